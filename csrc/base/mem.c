@@ -1,0 +1,198 @@
+#define _GNU_SOURCE /* mmap flags, madvise */
+#include "base/mem.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+
+#if defined(__unix__) || defined(__APPLE__)
+#define HAVE_MMAP 1
+#include <sys/mman.h>
+#if !defined(MAP_ANONYMOUS)
+#define MAP_ANONYMOUS MAP_ANON
+#endif
+#else
+#define HAVE_MMAP 0
+#endif
+
+#define LARGE                                                                                      \
+    ((size_t)4 << 20) /* from here on blocks are mapped: they go back to the OS when freed */
+#define HUGE_PAGE ((size_t)2 << 20)
+#define FRONT_PAGE                                                                                 \
+    ((size_t)64 << 10) /* in front of a mapped block; a multiple of any page size in use */
+
+/* Stands right in front of every block, in LC_ALIGN bytes of its own. */
+typedef struct header {
+    size_t bytes;  /* as asked for */
+    void *map;     /* the mapping that holds a large block, or NULL */
+    size_t mapped; /* its length */
+} header;
+_Static_assert(sizeof(header) <= LC_ALIGN, "the header must fit in front of a block");
+
+static atomic_int_least64_t allocations, live_bytes, peak_bytes;
+static atomic_int_least64_t fail_in;
+static atomic_bool fail_armed;
+
+static header *header_of(void *block)
+{
+    return (header *)(void *)((char *)block - LC_ALIGN);
+}
+
+static bool must_fail(void)
+{
+    return atomic_load_explicit(&fail_armed, memory_order_relaxed) &&
+           atomic_fetch_sub(&fail_in, 1) <= 1;
+}
+
+static void count_block(size_t bytes)
+{
+    atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
+    int64_t live = atomic_fetch_add_explicit(&live_bytes, (int64_t)bytes, memory_order_relaxed) +
+                   (int64_t)bytes;
+    int_least64_t peak = atomic_load_explicit(&peak_bytes, memory_order_relaxed);
+    while (live > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, live))
+        ;
+}
+
+#if HAVE_MMAP
+/* Maps the block with its start on a 2 MiB boundary and gives the slack on both sides back. */
+static void *map_large(size_t bytes)
+{
+    size_t body = (bytes + FRONT_PAGE - 1) / FRONT_PAGE * FRONT_PAGE;
+    size_t total = body + FRONT_PAGE + HUGE_PAGE;
+    char *start = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if ((void *)start == MAP_FAILED)
+        return NULL;
+    uintptr_t first = (uintptr_t)start + FRONT_PAGE;
+    char *block = start + FRONT_PAGE + (HUGE_PAGE - first % HUGE_PAGE) % HUGE_PAGE;
+    char *front = block - FRONT_PAGE, *end = block + body;
+    if (front > start)
+        munmap(start, (size_t)(front - start));
+    if (start + total > end)
+        munmap(end, (size_t)(start + total - end));
+#ifdef MADV_HUGEPAGE
+    madvise(block, body, MADV_HUGEPAGE); /* advice: that it is refused is no error */
+#endif
+    header *h = header_of(block);
+    h->map = front;
+    h->mapped = FRONT_PAGE + body;
+    return block;
+}
+#endif
+
+static void *take_block(size_t bytes, bool zero)
+{
+    void *block = NULL;
+    if (bytes <= PTRDIFF_MAX / 2 && !must_fail()) {
+#if HAVE_MMAP
+        if (bytes >= LARGE) {
+            block = map_large(bytes);
+            zero = false;
+        } else
+#endif
+        {
+            size_t total = (bytes + 2 * LC_ALIGN - 1) / LC_ALIGN * LC_ALIGN;
+            char *start = aligned_alloc(LC_ALIGN, total);
+            if (start) {
+                block = start + LC_ALIGN;
+                header_of(block)->map = NULL;
+            }
+        }
+    }
+    if (!block) {
+        lc_fail(LC_ERR_MEMORY, "out of memory: could not get %zu bytes", bytes);
+        return NULL;
+    }
+    header_of(block)->bytes = bytes;
+    count_block(bytes);
+    if (zero)
+        memset(block, 0, bytes);
+    return block;
+}
+
+void *lc_alloc(size_t bytes)
+{
+    return take_block(bytes, false);
+}
+
+void *lc_alloc_zero(size_t bytes)
+{
+    return take_block(bytes, true);
+}
+
+void *lc_realloc(void *block, size_t old_bytes, size_t new_bytes)
+{
+    void *fresh = take_block(new_bytes, false);
+    if (fresh && block) {
+        memcpy(fresh, block, old_bytes < new_bytes ? old_bytes : new_bytes);
+        lc_free(block);
+    }
+    return fresh;
+}
+
+void lc_free(void *block)
+{
+    if (!block)
+        return;
+    header *h = header_of(block);
+    atomic_fetch_sub_explicit(&live_bytes, (int64_t)h->bytes, memory_order_relaxed);
+#if HAVE_MMAP
+    if (h->map) {
+        munmap(h->map, h->mapped);
+        return;
+    }
+#endif
+    free(h);
+}
+
+char *lc_strdup(const char *text)
+{
+    size_t n = strlen(text) + 1;
+    char *copy = lc_alloc(n);
+    return copy ? memcpy(copy, text, n) : NULL;
+}
+
+bool lc_size_mul(size_t a, size_t b, size_t *out)
+{
+    *out = a * b;
+    return b == 0 || a <= SIZE_MAX / b;
+}
+
+bool lc_size_add(size_t a, size_t b, size_t *out)
+{
+    *out = a + b;
+    return a <= SIZE_MAX - b;
+}
+
+lc_mem_stats lc_mem_stats_get(void)
+{
+    return (lc_mem_stats){atomic_load(&allocations), atomic_load(&live_bytes),
+                          atomic_load(&peak_bytes)};
+}
+
+void lc_mem_fail_after(int64_t n)
+{
+    atomic_store(&fail_in, n);
+    atomic_store(&fail_armed, n > 0);
+}
+
+bool lc_grow(void **array, size_t size, int count, int *capacity)
+{
+    if (count < *capacity)
+        return true;
+    size_t wanted = *capacity < 8 ? 8 : 2 * (size_t)*capacity, bytes;
+    if (count == INT32_MAX || wanted > INT32_MAX)
+        wanted = INT32_MAX;
+    if (count >= (int64_t)wanted || !lc_size_mul(wanted, size, &bytes)) {
+        lc_fail(LC_ERR_MEMORY, "an array of %d elements of %zu bytes cannot grow", count, size);
+        return false;
+    }
+    void *grown = lc_realloc(*array, (size_t)count * size, bytes);
+    if (!grown)
+        return false;
+    *array = grown;
+    *capacity = (int)wanted;
+    return true;
+}

@@ -1,0 +1,165 @@
+/* NumPy arrays in and out. */
+#include "binding/core.h"
+
+PyArrayObject *lcpy_float_array(PyObject *obj, const char *what)
+{
+    if (lcpy_is_tensor(obj)) {
+        PyObject *contents = lcpy_tensor_array((lcpy_tensor *)obj);
+        if (!contents)
+            return NULL;
+        PyArrayObject *array = lcpy_float_array(contents, what);
+        Py_DECREF(contents);
+        return array;
+    }
+    int scalar = PyLong_Check(obj) || PyFloat_Check(obj);
+    PyArrayObject *any = (PyArrayObject *)PyArray_FromAny(obj, NULL, 0, 0, 0, NULL);
+    if (!any)
+        return NULL;
+    int type = PyArray_TYPE(any);
+    int is_float =
+        type == NPY_FLOAT || type == NPY_DOUBLE || type == NPY_HALF || type == NPY_LONGDOUBLE;
+    if (!is_float && !(scalar && PyTypeNum_ISINTEGER(type))) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s must be a float array (float32, float64 or float16), not %S; convert it, "
+                     "e.g. x.astype(numpy.float32)",
+                     what, (PyObject *)PyArray_DESCR(any));
+        Py_DECREF(any);
+        return NULL;
+    }
+    PyArray_Descr *f32 = PyArray_DescrFromType(NPY_FLOAT);
+    PyArrayObject *array = (PyArrayObject *)PyArray_FromArray(
+        any, f32,
+        NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_FORCECAST);
+    Py_DECREF(any);
+    return array;
+}
+
+int lcpy_desc_of(PyArrayObject *array, lc_desc *out)
+{
+    int64_t dim[LC_MAX_RANK];
+    int rank = PyArray_NDIM(array);
+    if (rank > LC_MAX_RANK) {
+        PyErr_Format(PyExc_ValueError, "arrays of up to %d dimensions are taken, this one has %d",
+                     LC_MAX_RANK, rank);
+        return -1;
+    }
+    for (int i = 0; i < rank; i++)
+        dim[i] = PyArray_DIM(array, i);
+    return lcpy_check(
+        lc_desc_init(out, PyArray_TYPE(array) == NPY_INT64 ? LC_I64 : LC_F32, rank, dim));
+}
+
+PyArrayObject *lcpy_new_array(const lc_desc *d)
+{
+    npy_intp dim[LC_MAX_RANK];
+    for (int i = 0; i < d->rank; i++)
+        dim[i] = (npy_intp)d->dim[i];
+    return (PyArrayObject *)PyArray_SimpleNew(d->rank, dim,
+                                              d->dtype == LC_I64 ? NPY_INT64 : NPY_FLOAT);
+}
+
+static void release_capsule(PyObject *capsule)
+{
+    lc_storage_release(PyCapsule_GetPointer(capsule, NULL));
+}
+
+PyObject *lcpy_param_array(lc_param *p)
+{
+    lc_storage *storage;
+    if (lcpy_check(lc_param_storage(p, &storage)))
+        return NULL;
+    PyObject *capsule = PyCapsule_New(storage, NULL, release_capsule);
+    if (!capsule) {
+        lc_storage_release(storage);
+        return NULL;
+    }
+    const lc_desc *d = lc_param_desc(p);
+    npy_intp dim[LC_MAX_RANK];
+    for (int i = 0; i < d->rank; i++)
+        dim[i] = (npy_intp)d->dim[i];
+    PyObject *array =
+        PyArray_New(&PyArray_Type, d->rank, dim, d->dtype == LC_I64 ? NPY_INT64 : NPY_FLOAT, NULL,
+                    lc_storage_data(storage), 0, NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, NULL);
+    if (!array || PyArray_SetBaseObject((PyArrayObject *)array, capsule) < 0) {
+        if (!array)
+            Py_DECREF(capsule);
+        Py_XDECREF(array);
+        return NULL;
+    }
+    return array;
+}
+
+PyObject *lcpy_shape_tuple(const lc_desc *d)
+{
+    PyObject *tuple = PyTuple_New(d->rank);
+    for (int i = 0; tuple && i < d->rank; i++) {
+        PyObject *size = PyLong_FromLongLong(d->dim[i]);
+        if (!size || PyTuple_SetItem(tuple, i, size) < 0) {
+            Py_DECREF(tuple);
+            return NULL;
+        }
+    }
+    return tuple;
+}
+
+int lcpy_int_list(PyObject *obj, const char *what, int most, int64_t *out)
+{
+    if (PyBool_Check(obj) || PyFloat_Check(obj)) {
+        PyErr_Format(PyExc_TypeError, "%s must be integers, not %R", what, obj);
+        return -1;
+    }
+    if (PyIndex_Check(obj)) {
+        PyObject *number = PyNumber_Index(obj);
+        if (!number)
+            return -1;
+        out[0] = PyLong_AsLongLong(number);
+        Py_DECREF(number);
+        return out[0] == -1 && PyErr_Occurred() ? -1 : 1;
+    }
+    Py_ssize_t n = PySequence_Check(obj) && !PyUnicode_Check(obj) ? PySequence_Size(obj) : -1;
+    if (n < 0) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError, "%s must be an integer or a sequence of integers, not %R",
+                     what, obj);
+        return -1;
+    }
+    if (n > most) {
+        PyErr_Format(PyExc_ValueError, "%s: at most %d integers are expected, got %zd", what, most,
+                     n);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PySequence_GetItem(obj, i);
+        PyObject *number = item && !PyBool_Check(item) ? PyNumber_Index(item) : NULL;
+        if (!number) {
+            if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
+                PyErr_Clear();
+                PyErr_Format(PyExc_TypeError,
+                             "%s must be an integer or a sequence of integers, not %R", what, obj);
+            }
+            Py_XDECREF(item);
+            return -1;
+        }
+        out[i] = PyLong_AsLongLong(number);
+        Py_DECREF(number);
+        Py_DECREF(item);
+        if (out[i] == -1 && PyErr_Occurred())
+            return -1;
+    }
+    return (int)n;
+}
+
+int lcpy_ints(PyObject *obj, const char *what, int n, int64_t *out)
+{
+    int got = lcpy_int_list(obj, what, n, out);
+    if (got < 0)
+        return -1;
+    if (got == 1)
+        for (int i = 1; i < n; i++)
+            out[i] = out[0];
+    else if (got != n) {
+        PyErr_Format(PyExc_ValueError, "%s must be one integer or %d, got %d", what, n, got);
+        return -1;
+    }
+    return 0;
+}

@@ -1,0 +1,94 @@
+/* The intermediate form that passes rewrite and plans are made from; internal to graph/.
+ *
+ * lc_ir_extract copies the part of a recording that the wanted outputs need, renumbered densely, so
+ * equal computations give equal IRs wherever they stand in a recording. Inputs and parameters are
+ * numbered too: a plan knows them by number only. */
+#ifndef LC_GRAPH_IR_H
+#define LC_GRAPH_IR_H
+
+#include "graph/graph.h"
+
+typedef enum lc_value_kind { LC_VALUE_NODE, LC_VALUE_INPUT, LC_VALUE_PARAM } lc_value_kind;
+
+typedef struct lc_ir_value {
+    lc_desc desc;
+    lc_value_kind kind;
+    int32_t index; /* NODE: the producing node (not kept up to date by passes); INPUT, PARAM: its
+                      number */
+} lc_ir_value;
+
+typedef struct lc_ir_node {
+    const lc_op *op; /* NULL: removed by a pass */
+    int32_t n_in, n_out;
+    int32_t in, out;                             /* where its value lists start in ir->args */
+    int32_t scope;                               /* recordings only: index of the module path */
+    _Alignas(8) unsigned char attr[LC_MAX_ATTR]; /* op->attr_size bytes */
+} lc_ir_node;
+
+typedef struct lc_ir {
+    lc_ir_value *values;
+    lc_ir_node *nodes; /* in execution order */
+    lc_value *args;
+    lc_value *outs; /* the wanted values */
+    int n_values, n_nodes, n_args, n_outs, n_inputs, n_params;
+    int cap_values, cap_nodes, cap_args;
+} lc_ir;
+
+static inline lc_value *lc_ir_in(const lc_ir *ir, const lc_ir_node *n)
+{
+    return ir->args + n->in;
+}
+
+static inline lc_value *lc_ir_out(const lc_ir *ir, const lc_ir_node *n)
+{
+    return ir->args + n->out;
+}
+
+void lc_ir_free(lc_ir *ir);
+lc_status lc_ir_add_value(lc_ir *ir, const lc_desc *desc, lc_value_kind kind, int index,
+                          lc_value *out);
+/* Appends a node with these inputs and outputs; attr may be NULL for none. */
+lc_status lc_ir_add_node(lc_ir *ir, const lc_op *op, const void *attr, int n_in, const lc_value *in,
+                         int n_out, const lc_value *out);
+lc_status lc_ir_set_inputs(lc_ir *ir, int node, int n_in, const lc_value *in);
+/* Calls the op's shape rule on values of `ir` and adds its outputs as values of node `index`. */
+lc_status lc_ir_infer(lc_ir *ir, const lc_op *op, const void *attr, int n_in, const lc_value *in,
+                      int index, int *n_out, lc_value out[LC_MAX_OUT]);
+
+/* What lc_graph_run needs again and again; kept with the graph so that a repeated call allocates
+ * nothing. */
+typedef struct lc_graph_work {
+    lc_ir ir;
+    lc_value *map;             /* value of the recording -> value of ir, or LC_NONE */
+    lc_value *inputs, *params; /* number of an input or parameter of ir -> value of the recording */
+    int cap_map, cap_inputs, cap_params;
+    unsigned char *key;
+    size_t key_bytes, cap_key;
+} lc_graph_work;
+
+/* Fills work->ir with the part of the recording that outs[0 .. n) need, and the three maps. */
+lc_status lc_ir_extract(const lc_graph *g, int n, const lc_value *outs, lc_graph_work *work);
+/* Fills work->key: an image of work->ir and the thread count, equal for equal IRs. */
+lc_status lc_ir_make_key(lc_graph_work *work, int threads);
+/* A copy with memory of its own. */
+lc_status lc_ir_copy(const lc_ir *from, lc_ir *to);
+
+/* The passes, in order; each keeps what the graph computes. */
+typedef struct lc_pass {
+    const char *name;
+    lc_status (*run)(lc_ir *ir, const lc_kernels *kernels);
+} lc_pass;
+extern const lc_pass lc_passes[]; /* ends with name NULL */
+lc_status lc_pass_layout(lc_ir *ir, const lc_kernels *kernels);
+/* Drops removed nodes. */
+void lc_ir_compact(lc_ir *ir);
+
+/* What the recording knows of value v (graph.c). */
+const void *lc_graph_input_data(const lc_graph *g, lc_value v);
+lc_status lc_graph_param_data(const lc_graph *g, lc_value v, lc_param **p, const void **data,
+                              uint64_t *stamp);
+const lc_ir *lc_graph_ir(const lc_graph *g);
+lc_graph_work *lc_graph_workspace(lc_graph *g);
+void lc_graph_pool_clear(void);
+
+#endif

@@ -1,0 +1,261 @@
+#include "graph/param.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/threads.h"
+
+struct lc_storage {
+    atomic_int refs;
+    void *data;
+    size_t bytes;
+    void (*release)(void *ctx);
+    void *ctx;
+};
+
+/* A packed form and what it was made from. */
+typedef struct pack_entry {
+    struct pack_entry *next;
+    lc_storage *blob;
+    const lc_op *op;
+    lc_desc out;
+    int n_stamps;
+    uint64_t *stamps;    /* behind the struct */
+    unsigned char *attr; /* behind the stamps */
+} pack_entry;
+
+struct lc_param {
+    atomic_int refs;
+    lc_desc desc;
+    /* guarded by LC_LOCK_PACKS */
+    lc_storage *storage; /* NULL: not set yet */
+    uint64_t stamp;
+    pack_entry *packs;
+};
+
+/* How many forms of one weight are kept: inference needs one per layout that its plans use. */
+#define MAX_PACKS 4
+
+static _Atomic uint64_t next_stamp = 1;
+
+lc_status lc_storage_adopt(void *data, size_t bytes, void (*release)(void *ctx), void *ctx,
+                           lc_storage **out)
+{
+    lc_storage *s = lc_alloc(sizeof *s);
+    if (!s)
+        return LC_ERR_MEMORY;
+    atomic_init(&s->refs, 1);
+    s->data = data;
+    s->bytes = bytes;
+    s->release = release;
+    s->ctx = ctx;
+    *out = s;
+    return LC_OK;
+}
+
+lc_status lc_storage_create(size_t bytes, lc_storage **out)
+{
+    void *data = lc_alloc(bytes);
+    if (!data)
+        return LC_ERR_MEMORY;
+    lc_status status = lc_storage_adopt(data, bytes, NULL, NULL, out);
+    if (status != LC_OK)
+        lc_free(data);
+    return status;
+}
+
+lc_storage *lc_storage_retain(lc_storage *s)
+{
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    return s;
+}
+
+void lc_storage_release(lc_storage *s)
+{
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (s->release)
+        s->release(s->ctx);
+    else
+        lc_free(s->data);
+    lc_free(s);
+}
+
+void *lc_storage_data(const lc_storage *s)
+{
+    return s->data;
+}
+
+lc_status lc_param_create(lc_dtype dtype, int rank, const int64_t *dim, lc_param **out)
+{
+    lc_desc desc;
+    LC_TRY(lc_desc_init(&desc, dtype, rank, dim));
+    lc_param *p = lc_alloc_zero(sizeof *p);
+    if (!p)
+        return LC_ERR_MEMORY;
+    atomic_init(&p->refs, 1);
+    p->desc = desc;
+    p->stamp = atomic_fetch_add(&next_stamp, 1);
+    *out = p;
+    return LC_OK;
+}
+
+lc_param *lc_param_retain(lc_param *p)
+{
+    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+    return p;
+}
+
+static void free_packs(pack_entry *e)
+{
+    while (e) {
+        pack_entry *next = e->next;
+        lc_storage_release(e->blob);
+        lc_free(e);
+        e = next;
+    }
+}
+
+void lc_param_release(lc_param *p)
+{
+    if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    lc_storage_release(p->storage);
+    free_packs(p->packs);
+    lc_free(p);
+}
+
+const lc_desc *lc_param_desc(const lc_param *p)
+{
+    return &p->desc;
+}
+
+uint64_t lc_param_stamp(const lc_param *p)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    uint64_t stamp = p->stamp;
+    lc_lock_give(LC_LOCK_PACKS);
+    return stamp;
+}
+
+bool lc_param_is_set(const lc_param *p)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    bool set = p->storage != NULL;
+    lc_lock_give(LC_LOCK_PACKS);
+    return set;
+}
+
+void lc_param_snapshot(lc_param *p, lc_storage **storage, uint64_t *stamp)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    *storage = p->storage ? lc_storage_retain(p->storage) : NULL;
+    *stamp = p->stamp;
+    lc_lock_give(LC_LOCK_PACKS);
+}
+
+lc_status lc_param_storage(lc_param *p, lc_storage **out)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    if (!p->storage) {
+        size_t bytes = lc_desc_bytes(&p->desc);
+        lc_status status = lc_storage_create(bytes, &p->storage);
+        if (status != LC_OK) {
+            lc_lock_give(LC_LOCK_PACKS);
+            return status;
+        }
+        memset(p->storage->data, 0, bytes);
+    }
+    *out = lc_storage_retain(p->storage);
+    lc_lock_give(LC_LOCK_PACKS);
+    return LC_OK;
+}
+
+void lc_param_replace(lc_param *p, lc_storage *s)
+{
+    lc_storage_retain(s);
+    lc_lock_take(LC_LOCK_PACKS);
+    lc_storage *old = p->storage;
+    pack_entry *packs = p->packs;
+    p->storage = s;
+    p->packs = NULL;
+    p->stamp = atomic_fetch_add(&next_stamp, 1);
+    lc_lock_give(LC_LOCK_PACKS);
+    lc_storage_release(old);
+    free_packs(packs);
+}
+
+void lc_param_touch(lc_param *p)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    pack_entry *packs = p->packs;
+    p->packs = NULL;
+    p->stamp = atomic_fetch_add(&next_stamp, 1);
+    lc_lock_give(LC_LOCK_PACKS);
+    free_packs(packs);
+}
+
+static bool same_form(const pack_entry *e, const lc_pack_key *key)
+{
+    return e->op == key->op && memcmp(&e->out, key->out, sizeof e->out) == 0 &&
+           memcmp(e->attr, key->attr, key->op->attr_size) == 0;
+}
+
+static bool same_stamps(const pack_entry *e, const lc_pack_key *key)
+{
+    return e->n_stamps == key->n_stamps &&
+           memcmp(e->stamps, key->stamps, (size_t)e->n_stamps * sizeof *e->stamps) == 0;
+}
+
+lc_storage *lc_param_find_pack(lc_param *p, const lc_pack_key *key)
+{
+    lc_storage *found = NULL;
+    lc_lock_take(LC_LOCK_PACKS);
+    for (pack_entry *e = p->packs; e && !found; e = e->next)
+        if (same_form(e, key) && same_stamps(e, key))
+            found = lc_storage_retain(e->blob);
+    lc_lock_give(LC_LOCK_PACKS);
+    return found;
+}
+
+lc_status lc_param_keep_pack(lc_param *p, const lc_pack_key *key, lc_storage *blob)
+{
+    if (key->stamps[0] != lc_param_stamp(p))
+        return LC_OK; /* made from contents that are gone: for this run only */
+    size_t stamps_bytes = (size_t)key->n_stamps * sizeof *key->stamps;
+    pack_entry *e = lc_alloc(sizeof *e + stamps_bytes + key->op->attr_size);
+    if (!e)
+        return LC_ERR_MEMORY;
+    e->blob = lc_storage_retain(blob);
+    e->op = key->op;
+    e->out = *key->out;
+    e->n_stamps = key->n_stamps;
+    e->stamps = (uint64_t *)(e + 1);
+    e->attr = (unsigned char *)e->stamps + stamps_bytes;
+    memcpy(e->stamps, key->stamps, stamps_bytes);
+    memcpy(e->attr, key->attr, key->op->attr_size);
+
+    /* Newest first. What was made from older contents of p goes, and so does whatever exceeds the
+     * limit; the same form with other stamps may stay, since one weight can stand before several
+     * batch norms. */
+    pack_entry *dropped = NULL;
+    lc_lock_take(LC_LOCK_PACKS);
+    int kept = 1;
+    for (pack_entry **link = &p->packs; *link;) {
+        pack_entry *old = *link;
+        if (old->stamps[0] != p->stamp || kept >= MAX_PACKS) {
+            *link = old->next;
+            old->next = dropped;
+            dropped = old;
+        } else {
+            kept++;
+            link = &old->next;
+        }
+    }
+    e->next = p->packs;
+    p->packs = e;
+    lc_lock_give(LC_LOCK_PACKS);
+    free_packs(dropped);
+    return LC_OK;
+}

@@ -1,0 +1,56 @@
+/* Parameters and buffers: named arrays that outlive graphs.
+ *
+ * A storage is a counted piece of memory; a parameter points to one and has a stamp, a number drawn
+ * from one process-wide counter at every change and never used twice. Whoever derives something
+ * from parameters (packed weights) keeps the stamps that it was made from; equal stamps mean equal
+ * contents. */
+#ifndef LC_GRAPH_PARAM_H
+#define LC_GRAPH_PARAM_H
+
+#include "ops/op.h"
+
+typedef struct lc_storage lc_storage;
+/* Takes over `data`; release(ctx) is called when the last reference goes (NULL: data came from
+ * lc_alloc). */
+lc_status lc_storage_adopt(void *data, size_t bytes, void (*release)(void *ctx), void *ctx,
+                           lc_storage **out);
+lc_status lc_storage_create(size_t bytes, lc_storage **out); /* contents undefined */
+lc_storage *lc_storage_retain(lc_storage *s);
+void lc_storage_release(lc_storage *s); /* NULL-safe */
+void *lc_storage_data(const lc_storage *s);
+
+typedef struct lc_param lc_param;
+/* A parameter of this shape with no contents yet (reads as zeros). One reference, the caller's. */
+lc_status lc_param_create(lc_dtype dtype, int rank, const int64_t *dim, lc_param **out);
+lc_param *lc_param_retain(lc_param *p);
+void lc_param_release(lc_param *p); /* NULL-safe */
+
+const lc_desc *lc_param_desc(const lc_param *p); /* plain */
+uint64_t lc_param_stamp(const lc_param *p);
+bool lc_param_is_set(const lc_param *p);
+
+/* The contents, for reading: a reference of the caller's. Allocates zeros if nothing was set. */
+lc_status lc_param_storage(lc_param *p, lc_storage **out);
+/* The contents of this moment and their stamp; *out is NULL if nothing was set. */
+void lc_param_snapshot(lc_param *p, lc_storage **out, uint64_t *stamp);
+/* Replaces the contents by a storage of the same size (taking a reference of its own) and draws a
+ * stamp. Readers of the old storage keep it. Derived blobs are dropped. */
+void lc_param_replace(lc_param *p, lc_storage *s);
+/* Says that the contents were changed in place: draws a stamp. */
+void lc_param_touch(lc_param *p);
+
+/* --- packed forms, kept on the parameter that they are made from first */
+typedef struct lc_pack_key {
+    const lc_op *op;
+    const void *attr; /* op->attr_size bytes */
+    const lc_desc *out;
+    int n_stamps;
+    const uint64_t *stamps; /* of all its inputs, in order */
+} lc_pack_key;
+/* A reference to the blob made under that key, or NULL. */
+lc_storage *lc_param_find_pack(lc_param *p, const lc_pack_key *key);
+/* Keeps it (retaining), unless p has changed since; forms made from older contents go.
+ * LC_ERR_MEMORY leaves things as they are. */
+lc_status lc_param_keep_pack(lc_param *p, const lc_pack_key *key, lc_storage *blob);
+
+#endif

@@ -1,0 +1,177 @@
+/* From an IR to a plan. */
+#include "graph/plan.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "ops/ops.h"
+
+/* Below this many seconds (a rough estimate) a team costs more than it gives: opening a region and
+ * a barrier per step. */
+#define REGION_SECONDS 20e-6
+#define BARRIER_SECONDS 2e-6
+
+static double node_seconds(const lc_ir *ir, const lc_ir_node *n)
+{
+    double seconds = 0;
+    lc_desc in[8], out[LC_MAX_OUT];
+    for (int k = 0; k < n->n_in; k++) {
+        const lc_desc *d = &ir->values[lc_ir_in(ir, n)[k]].desc;
+        if (k < 8)
+            in[k] = *d;
+        seconds += (double)lc_desc_bytes(d) / 10e9;
+    }
+    for (int k = 0; k < n->n_out; k++)
+        out[k] = ir->values[lc_ir_out(ir, n)[k]].desc;
+    if (n->op->macs && n->n_in <= 8)
+        seconds += (double)n->op->macs(n->attr, n->n_in, in, out) / 50e9;
+    return seconds;
+}
+
+static double estimate_seconds(const lc_ir *ir)
+{
+    double seconds = 0;
+    for (int i = 0; i < ir->n_nodes; i++)
+        seconds += node_seconds(ir, &ir->nodes[i]);
+    return seconds;
+}
+
+/* Pieces of a share: one for the short steps that nearly all are, as tiles that follow each other
+ * share data in cache. */
+#define PIECE_SECONDS 2e-3
+#define MAX_PIECES 64
+
+static unsigned char pieces_for(double seconds)
+{
+    double pieces = seconds / PIECE_SECONDS;
+    return (unsigned char)(pieces < 1 ? 1 : pieces > MAX_PIECES ? MAX_PIECES : pieces);
+}
+
+static lc_status prepare_steps(lc_plan *plan, const lc_kernels *kernels)
+{
+    lc_ir *ir = &plan->ir;
+    size_t total = 0;
+    for (int i = 0; i < ir->n_nodes; i++)
+        total += (size_t)(ir->nodes[i].n_in + ir->nodes[i].n_out);
+    plan->steps = lc_alloc_zero((size_t)ir->n_nodes * sizeof *plan->steps + 1);
+    plan->descs = lc_alloc(total * sizeof *plan->descs + 1);
+    plan->pieces = lc_alloc((size_t)ir->n_nodes + 1);
+    if (!plan->steps || !plan->descs || !plan->pieces)
+        return LC_ERR_MEMORY;
+    lc_desc *d = plan->descs;
+    for (int i = 0; i < ir->n_nodes; i++) {
+        const lc_ir_node *n = &ir->nodes[i];
+        lc_step *s = &plan->steps[i];
+        s->op = n->op;
+        s->attr = n->attr;
+        s->n_in = n->n_in;
+        s->n_out = n->n_out;
+        s->in = d;
+        for (int k = 0; k < n->n_in; k++)
+            *d++ = ir->values[lc_ir_in(ir, n)[k]].desc;
+        s->out = d;
+        for (int k = 0; k < n->n_out; k++)
+            *d++ = ir->values[lc_ir_out(ir, n)[k]].desc;
+        s->threads = plan->threads;
+        s->kernels = kernels;
+        s->phases = 1;
+        for (int p = 0; p < LC_MAX_PHASES; p++)
+            s->items[p] = 1;
+        s->algorithm = n->op->name;
+        plan->pieces[i] = pieces_for(node_seconds(ir, n));
+        if (n->op->prepare)
+            LC_TRY(n->op->prepare(s));
+        if (s->thread_bytes > plan->thread_bytes)
+            plan->thread_bytes = (s->thread_bytes + LC_ALIGN - 1) / LC_ALIGN * LC_ALIGN;
+    }
+    return LC_OK;
+}
+
+static bool depends_on_parameters_alone(const lc_ir *ir, const lc_ir_node *n)
+{
+    if (n->n_out != 1 || ir->values[lc_ir_out(ir, n)[0]].desc.dtype != LC_BLOB)
+        return false;
+    for (int k = 0; k < n->n_in; k++)
+        if (ir->values[lc_ir_in(ir, n)[k]].kind != LC_VALUE_PARAM)
+            return false;
+    return n->n_in > 0;
+}
+
+/* Splits the nodes into constants and run steps. */
+static lc_status split_constants(lc_plan *plan)
+{
+    const lc_ir *ir = &plan->ir;
+    size_t n_nodes = (size_t)ir->n_nodes;
+    plan->step_nodes = lc_alloc(n_nodes * sizeof *plan->step_nodes + 1);
+    plan->shared_at = lc_alloc_zero(n_nodes * sizeof *plan->shared_at + 1);
+    plan->constants = lc_alloc(n_nodes * sizeof *plan->constants + 1);
+    plan->constant_params = lc_alloc((size_t)ir->n_args * sizeof *plan->constant_params + 1);
+    plan->places = lc_alloc_zero((size_t)ir->n_values * sizeof *plan->places + 1);
+    if (!plan->step_nodes || !plan->shared_at || !plan->constants || !plan->constant_params ||
+        !plan->places)
+        return LC_ERR_MEMORY;
+    int *params = plan->constant_params;
+    for (int i = 0; i < ir->n_nodes; i++) {
+        const lc_ir_node *n = &ir->nodes[i];
+        if (!depends_on_parameters_alone(ir, n)) {
+            plan->step_nodes[plan->n_steps++] = i;
+            continue;
+        }
+        plan->places[lc_ir_out(ir, n)[0]] = (lc_place){LC_PLACE_CONST, plan->n_constants};
+        plan->constants[plan->n_constants++] = (lc_constant){i, n->n_in, params};
+        for (int k = 0; k < n->n_in; k++)
+            *params++ = ir->values[lc_ir_in(ir, n)[k]].index;
+    }
+    return LC_OK;
+}
+
+lc_status lc_plan_create(const lc_ir *ir, int threads, lc_plan **out)
+{
+    lc_plan *plan = lc_alloc_zero(sizeof *plan);
+    if (!plan)
+        return LC_ERR_MEMORY;
+    lc_status status = LC_OK;
+    const lc_kernels *kernels = lc_kernels_get();
+    LC_TRY_GOTO(lc_ir_copy(ir, &plan->ir), fail);
+    for (const lc_pass *pass = lc_passes; pass->name; pass++)
+        LC_TRY_GOTO(pass->run(&plan->ir, kernels), fail);
+    plan->threads = threads;
+    if (estimate_seconds(&plan->ir) < REGION_SECONDS + BARRIER_SECONDS * plan->ir.n_nodes)
+        plan->threads = 1;
+    LC_TRY_GOTO(prepare_steps(plan, kernels), fail);
+    LC_TRY_GOTO(split_constants(plan), fail);
+    LC_TRY_GOTO(lc_plan_memory(plan), fail);
+    for (int s = 0; s < plan->n_steps; s++) {
+        plan->n_in += plan->steps[plan->step_nodes[s]].n_in;
+        plan->n_out += plan->steps[plan->step_nodes[s]].n_out;
+    }
+    *out = plan;
+    return LC_OK;
+fail:
+    lc_plan_destroy(plan);
+    return status;
+}
+
+void lc_plan_destroy(lc_plan *plan)
+{
+    if (!plan)
+        return;
+    while (plan->idle) {
+        lc_execution *e = plan->idle;
+        plan->idle = e->next;
+        lc_execution_destroy(e);
+    }
+    for (int i = 0; plan->steps && i < plan->ir.n_nodes; i++)
+        lc_free(plan->steps[i].prep);
+    lc_free(plan->steps);
+    lc_free(plan->descs);
+    lc_free(plan->pieces);
+    lc_free(plan->step_nodes);
+    lc_free(plan->shared_at);
+    lc_free(plan->constants);
+    lc_free(plan->constant_params);
+    lc_free(plan->places);
+    lc_free(plan->key);
+    lc_ir_free(&plan->ir);
+    lc_free(plan);
+}

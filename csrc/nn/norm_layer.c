@@ -1,0 +1,128 @@
+#include <inttypes.h>
+
+#include "nn/init.h"
+#include "nn/layer_util.h"
+#include "nn/layers.h"
+
+/* Mean and variance over N, H and W of this very input, as (C) each. */
+static lc_status batch_statistics(lc_graph *g, lc_value x, lc_value *mean, lc_value *var)
+{
+    int64_t channels = lc_graph_desc(g, x)->dim[1];
+    lc_reduce_attr over = {.kind = LC_REDUCE_MEAN, .axes = 1 | 4 | 8, .keepdim = 1};
+    lc_binary_attr sub = {.kind = LC_BINARY_SUB}, mul = {.kind = LC_BINARY_MUL};
+    lc_value centred, square;
+    LC_TRY(lc_layer_unary(g, &lc_op_reduce, &over, x, mean));
+    LC_TRY(lc_graph_append(g, &lc_op_binary, &sub, 2, (lc_value[]){x, *mean}, &centred));
+    LC_TRY(lc_graph_append(g, &lc_op_binary, &mul, 2, (lc_value[]){centred, centred}, &square));
+    LC_TRY(lc_layer_unary(g, &lc_op_reduce, &over, square, var));
+    LC_TRY(lc_layer_reshape(g, *mean, 1, &channels, mean));
+    return lc_layer_reshape(g, *var, 1, &channels, var);
+}
+
+/* *stop: the input has no element and is the output as well. */
+static lc_status check_batch(const lc_graph *g, lc_value x, int64_t features, bool *stop)
+{
+    const lc_desc *d = lc_graph_desc(g, x);
+    char text[LC_SHAPE_TEXT];
+    if (d->dim[1] != features)
+        return lc_fail(LC_ERR_VALUE, "batch_norm: expected %" PRId64 " channels, got input %s",
+                       features, lc_shape_text(d, text));
+    if (lc_desc_count(d) == features)
+        return lc_fail(LC_ERR_VALUE,
+                       "Expected more than 1 value per channel when training, got input size %s",
+                       lc_shape_text(d, text));
+    *stop = lc_desc_count(d) == 0;
+    return LC_OK;
+}
+
+static lc_status append(lc_module *self, lc_graph *g, int n_in, const lc_value *in, lc_value *out)
+{
+    const lc_batch_norm_config *c = lc_module_config(self);
+    LC_TRY(lc_layer_one_input(self, n_in));
+    lc_value x = in[0], gamma, beta, mean, var, args[5];
+    if (lc_graph_desc(g, x)->rank != 4)
+        return lc_fail(LC_ERR_VALUE, "expected 4D input (got %dD input)",
+                       lc_graph_desc(g, x)->rank);
+    LC_TRY(lc_module_value(self, "weight", g, &gamma));
+    LC_TRY(lc_module_value(self, "bias", g, &beta));
+    LC_TRY(lc_module_value(self, "running_mean", g, &mean));
+    LC_TRY(lc_module_value(self, "running_var", g, &var));
+    if ((gamma == LC_NONE) != (beta == LC_NONE))
+        return lc_fail(LC_ERR_RUNTIME,
+                       "BatchNorm2d: weight and bias must both be given or both be None");
+    if ((mean == LC_NONE) != (var == LC_NONE))
+        return lc_fail(
+            LC_ERR_RUNTIME,
+            "BatchNorm2d: running_mean and running_var must both be given or both be None");
+    if (mean == LC_NONE) {
+        bool stop = false;
+        LC_TRY(check_batch(g, x, c->features, &stop));
+        *out = x;
+        if (stop)
+            return LC_OK;
+        LC_TRY(batch_statistics(g, x, &mean, &var));
+    } else if (lc_module_is_training(self)) {
+        return lc_fail(LC_ERR_RUNTIME,
+                       "BatchNorm2d: the forward of a batch norm in training mode, which "
+                       "updates its running statistics, is not available yet; call eval() first");
+    }
+    lc_batch_norm_attr attr = {.eps = (float)c->eps, .affine = gamma != LC_NONE};
+    int n = 0;
+    args[n++] = x;
+    if (attr.affine) {
+        args[n++] = gamma;
+        args[n++] = beta;
+    }
+    args[n++] = mean;
+    args[n++] = var;
+    return lc_graph_append(g, &lc_op_batch_norm, &attr, n, args, out);
+}
+
+static lc_status reset(lc_module *self, uint64_t seed, const char *path)
+{
+    (void)seed, (void)path;
+    const lc_batch_norm_config *c = lc_module_config(self);
+    LC_TRY(lc_init_constant(self, "weight", c->zero_init ? 0.0f : 1.0f));
+    LC_TRY(lc_init_constant(self, "bias", 0.0f));
+    LC_TRY(lc_init_constant(self, "running_mean", 0.0f));
+    return lc_init_constant(self, "running_var", 1.0f);
+}
+
+const lc_module_class lc_class_batch_norm2d = {"BatchNorm2d", append, NULL, reset,
+                                               sizeof(lc_batch_norm_config)};
+
+void lc_batch_norm_config_init(lc_batch_norm_config *c, int64_t features)
+{
+    *c = (lc_batch_norm_config){.features = features,
+                                .eps = 1e-5,
+                                .momentum = 0.1,
+                                .affine = true,
+                                .track_running_stats = true};
+}
+
+static lc_status build(lc_module *m, const lc_batch_norm_config *c)
+{
+    static const char *const param[] = {"weight", "bias"}, *const buffer[] = {"running_mean",
+                                                                              "running_var"};
+    for (int i = 0; i < 2; i++)
+        LC_TRY(c->affine ? lc_module_new_param(m, param[i], 1, &c->features)
+                         : lc_module_set_param(m, param[i], NULL));
+    for (int i = 0; i < 2; i++)
+        LC_TRY(c->track_running_stats ? lc_module_new_buffer(m, buffer[i], 1, &c->features)
+                                      : lc_module_set_buffer(m, buffer[i], NULL, true));
+    return LC_OK;
+}
+
+lc_status lc_batch_norm2d_create(const lc_batch_norm_config *c, lc_module **out)
+{
+    lc_module *m;
+    LC_TRY(lc_layer_size(lc_class_batch_norm2d.name, "num_features", c->features, 1));
+    LC_TRY(lc_module_create(&lc_class_batch_norm2d, sizeof *c, &m));
+    *(lc_batch_norm_config *)lc_module_config(m) = *c;
+    lc_status status = build(m, c);
+    if (status != LC_OK)
+        lc_module_release(m);
+    else
+        *out = m;
+    return status;
+}

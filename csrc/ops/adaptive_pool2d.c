@@ -1,0 +1,121 @@
+/* adaptive_avg_pool2d and adaptive_max_pool2d, plain and blocked; global pooling is the case of one
+ * output.
+ *
+ * Output i of n takes pixels floor(i * size / n) to ceil((i + 1) * size / n) - 1, as in PyTorch.
+ * Means are summed in double from float sums of fixed parts. */
+#include <math.h>
+
+#include "ops/op_util.h"
+#include "ops/ops.h"
+
+#define MAX_BLOCK 16
+
+typedef struct prep {
+    lc_units units; /* one row of outputs of one block */
+} prep;
+
+static const char *name_of(uint32_t kind)
+{
+    return kind == LC_POOL_MAX ? "adaptive_max_pool2d" : "adaptive_avg_pool2d";
+}
+
+static lc_status infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
+{
+    const lc_adaptive_pool2d_attr *a = attr;
+    if (a->kind != LC_POOL_MAX && a->kind != LC_POOL_AVG)
+        return lc_fail(LC_ERR_VALUE, "adaptive_pool2d: no kind has number %u", a->kind);
+    const char *op = name_of(a->kind);
+    char text[LC_SHAPE_TEXT];
+    LC_TRY(lc_check_inputs(op, n_in, 1));
+    LC_TRY(lc_check_f32(op, "x", &in[0]));
+    LC_TRY(lc_check_rank(op, "x", &in[0], 4, 4));
+    if (in[0].dim[1] == 0 || in[0].dim[2] == 0 || in[0].dim[3] == 0)
+        return lc_fail(LC_ERR_VALUE,
+                       "%s: x of shape %s has no pixels (only the batch may be empty)", op,
+                       lc_shape_text(&in[0], text));
+    if (a->out[0] < 0 || a->out[1] < 0 || a->out[0] > INT32_MAX || a->out[1] > INT32_MAX)
+        return lc_fail(LC_ERR_VALUE,
+                       "%s: output_size must not be negative, and below 2**31: (%lld, %lld)", op,
+                       (long long)a->out[0], (long long)a->out[1]);
+    int64_t dim[4] = {in[0].dim[0], in[0].dim[1], a->out[0], a->out[1]};
+    *n_out = 1;
+    return lc_desc_init(&out[0], LC_F32, 4, dim);
+}
+
+static void layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
+{
+    in[0] = out[0] = q->in[0].layout;
+}
+
+static lc_status prepare(lc_step *step)
+{
+    const lc_adaptive_pool2d_attr *a = step->attr;
+    const lc_desc *x = &step->in[0];
+    LC_TRY(lc_step_prep(step, sizeof(prep)));
+    prep *p = step->prep;
+    int64_t rows = a->out[0] ? x->dim[2] / a->out[0] + 1 : 0;
+    step->items[0] = lc_units_set(&p->units, x->dim[0] * lc_block_count(x) * a->out[0],
+                                  rows * (x->dim[3] + a->out[1]) * x->layout.block);
+    step->algorithm = name_of(a->kind);
+    return LC_OK;
+}
+
+static void window(int64_t i, int64_t size, int64_t outputs, int64_t *start, int64_t *count)
+{
+    /* i < 2^31 and size < 2^52: split the product so that it does not overflow */
+    int64_t whole = size / outputs, rest = size % outputs;
+    *start = i * whole + i * rest / outputs;
+    *count = (i + 1) * whole + ((i + 1) * rest + outputs - 1) / outputs - *start;
+}
+
+static void mean(const lc_vec_kernels *v, float *y, const float *x, int64_t rows, int64_t cols,
+                 int64_t width, int block)
+{
+    double sum[MAX_BLOCK] = {0.0};
+    if (cols == width)
+        v->sum(sum, x, rows * cols * block, block);
+    else
+        for (int64_t r = 0; r < rows; r++)
+            v->sum(sum, x + r * width * block, cols * block, block);
+    for (int l = 0; l < block; l++)
+        y[l] = (float)(sum[l] / (double)(rows * cols));
+}
+
+static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                     int64_t end)
+{
+    (void)phase;
+    const lc_adaptive_pool2d_attr *a = step->attr;
+    const prep *p = step->prep;
+    const lc_vec_kernels *v = &step->kernels->vec;
+    const lc_desc *in = &step->in[0];
+    int block = in->layout.block;
+    int64_t width = in->dim[3], first, last;
+    lc_units_range(&p->units, begin, end, &first, &last);
+    for (int64_t u = first; u < last; u++) {
+        const float *x = (const float *)bind->in[0] + u / a->out[0] * in->dim[2] * width * block;
+        float *y = (float *)bind->out[0] + u * a->out[1] * block;
+        int64_t row, rows, col, cols;
+        window(u % a->out[0], in->dim[2], a->out[0], &row, &rows);
+        for (int64_t i = 0; i < a->out[1]; i++, y += block) {
+            window(i, width, a->out[1], &col, &cols);
+            const float *from = x + (row * width + col) * block;
+            lc_vec_window w = {rows, cols, width * block, block, 1};
+            if (a->kind == LC_POOL_MAX)
+                v->pool_max(y, from, 1, &w, -INFINITY, block);
+            else
+                mean(v, y, from, rows, cols, width, block);
+        }
+    }
+    return LC_OK;
+}
+
+const lc_op lc_op_adaptive_pool2d = {
+    .name = "adaptive_pool2d",
+    .attr_size = sizeof(lc_adaptive_pool2d_attr),
+    .flags = LC_OP_KEEPS_LAYOUT,
+    .infer = infer,
+    .layout = layout,
+    .prepare = prepare,
+    .run = run,
+};

@@ -1,0 +1,526 @@
+#include <string.h>
+
+#include "ops/conv_form.h"
+#include "ops/ops.h"
+
+/* A chunk of about this many k-steps is summed in registers before it is added to y: its weights (64 bytes per k-step with
+ * vectors of 8) stay in the L1 cache while all pixels pass by, and sums of at most this many terms stay accurate. */
+#define CHUNK_STEPS 256
+
+/* A plain input with so few channels is read as it is; padded to a block most of the work would be on zeros. */
+#define MAX_PLAIN_CHANNELS 4
+
+/* --- shapes */
+
+static int64_t attr_oc(const lc_conv2d_attr *a, const lc_desc *in)
+{
+    return a->flags & LC_CONV_PACKED ? a->out_channels : in[1].dim[0];
+}
+
+static int64_t attr_kernel(const lc_conv2d_attr *a, const lc_desc *in, int axis)
+{
+    return a->flags & LC_CONV_PACKED ? a->kernel[axis] : in[1].dim[2 + axis];
+}
+
+static lc_status check_input(const lc_desc *d, const char *name)
+{
+    if (d->dtype != LC_F32)
+        return lc_fail(LC_ERR_TYPE, "conv2d: %s must be float32", name);
+    return LC_OK;
+}
+
+static lc_status check_vector(const lc_desc *d, const char *name, int64_t oc)
+{
+    char text[LC_SHAPE_TEXT];
+    LC_TRY(check_input(d, name));
+    if (d->rank != 1 || d->dim[0] != oc)
+        return lc_fail(LC_ERR_VALUE, "conv2d: %s of shape %s does not fit %lld output channels", name,
+                       lc_shape_text(d, text), (long long)oc);
+    return LC_OK;
+}
+
+static lc_status check_weight(const lc_conv2d_attr *a, const lc_desc *x, const lc_desc *w)
+{
+    char wt[LC_SHAPE_TEXT], xt[LC_SHAPE_TEXT];
+    LC_TRY(check_input(w, "weight"));
+    if (w->rank != 4)
+        return lc_fail(LC_ERR_VALUE, "conv2d: weight must have 4 dimensions (OC, IC / groups, KH, KW), not shape %s",
+                       lc_shape_text(w, wt));
+    lc_shape_text(w, wt);
+    for (int i = 0; i < 4; i++)
+        if (w->dim[i] < 1)
+            return lc_fail(LC_ERR_VALUE, "conv2d: weight of shape %s has a dimension of size 0", wt);
+    if (w->dim[0] % a->groups != 0)
+        return lc_fail(LC_ERR_VALUE, "conv2d: groups = %lld does not divide the %lld output channels of weight %s",
+                       (long long)a->groups, (long long)w->dim[0], wt);
+    if (w->dim[1] > INT64_MAX / a->groups || x->dim[1] != w->dim[1] * a->groups)
+        return lc_fail(LC_ERR_VALUE,
+                       "conv2d: weight of shape %s with groups = %lld expects an input with %lld channels, but the input "
+                       "has shape %s",
+                       wt, (long long)a->groups, (long long)(w->dim[1] * a->groups), lc_shape_text(x, xt));
+    return LC_OK;
+}
+
+/* Output size along an axis (0: height, 1: width). */
+static lc_status output_size(const lc_conv2d_attr *a, const lc_desc *in, int axis, int64_t *out)
+{
+    const char *name = axis ? "width" : "height";
+    const int64_t limit = (int64_t)1 << 40; /* far above any array, far below overflow */
+    int64_t size = in[0].dim[2 + axis], kernel = attr_kernel(a, in, axis);
+    int64_t before = a->pad[2 * axis], after = a->pad[2 * axis + 1];
+    int64_t stride = a->stride[axis], dilation = a->dilation[axis];
+    if (stride < 1 || dilation < 1)
+        return lc_fail(LC_ERR_VALUE, "conv2d: stride and dilation must be positive, not %lld and %lld (%s)",
+                       (long long)stride, (long long)dilation, name);
+    if (before < 0 || after < 0)
+        return lc_fail(LC_ERR_VALUE, "conv2d: padding must not be negative: %lld and %lld (%s)", (long long)before,
+                       (long long)after, name);
+    if (stride > limit || dilation > limit || before > limit || after > limit || size > limit ||
+        kernel > limit / dilation)
+        return lc_fail(LC_ERR_VALUE, "conv2d: stride, dilation, padding or kernel is too large (%s)", name);
+    int64_t padded = size + before + after, reach = dilation * (kernel - 1) + 1;
+    if (padded < reach)
+        return lc_fail(LC_ERR_VALUE,
+                       "conv2d: the kernel covers %lld elements, more than the padded input has: %lld + padding %lld + %lld "
+                       "(%s)",
+                       (long long)reach, (long long)size, (long long)before, (long long)after, name);
+    *out = (padded - reach) / stride + 1;
+    return LC_OK;
+}
+
+static lc_status conv_infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
+{
+    const lc_conv2d_attr *a = attr;
+    const bool packed = (a->flags & LC_CONV_PACKED) != 0, bias = (a->flags & LC_CONV_BIAS) != 0;
+    const bool bn = (a->flags & LC_CONV_BN) != 0, add = (a->flags & LC_CONV_ADD) != 0;
+    char text[LC_SHAPE_TEXT], other[LC_SHAPE_TEXT];
+    int expected = 2 + add + (packed ? 0 : bias + 4 * bn);
+    if (n_in != expected)
+        return lc_fail(LC_ERR_VALUE, "conv2d: %d inputs given, %d expected", n_in, expected);
+    LC_TRY(check_input(&in[0], "input"));
+    if (in[0].rank != 4)
+        return lc_fail(LC_ERR_VALUE, "conv2d: input must have 4 dimensions (N, C, H, W), not shape %s",
+                       lc_shape_text(&in[0], text));
+    if (a->groups < 1)
+        return lc_fail(LC_ERR_VALUE, "conv2d: groups must be positive, not %lld", (long long)a->groups);
+    if (in[0].dim[1] % a->groups != 0)
+        return lc_fail(LC_ERR_VALUE, "conv2d: groups = %lld does not divide the channels of the input of shape %s",
+                       (long long)a->groups, lc_shape_text(&in[0], text));
+    if (!packed) {
+        static const char *const names[] = {"batch norm weight", "batch norm bias", "running mean", "running variance"};
+        LC_TRY(check_weight(a, &in[0], &in[1]));
+        if (bias)
+            LC_TRY(check_vector(&in[2], "bias", in[1].dim[0]));
+        for (int i = 0; bn && i < 4; i++)
+            LC_TRY(check_vector(&in[2 + bias + i], names[i], in[1].dim[0]));
+    }
+    int64_t dim[4] = {in[0].dim[0], attr_oc(a, in), 0, 0};
+    LC_TRY(output_size(a, in, 0, &dim[2]));
+    LC_TRY(output_size(a, in, 1, &dim[3]));
+    *n_out = 1;
+    LC_TRY(lc_desc_init(&out[0], LC_F32, 4, dim));
+    if (add) {
+        LC_TRY(check_input(&in[n_in - 1], "residual"));
+        if (!lc_desc_same_shape(&in[n_in - 1], &out[0]))
+            return lc_fail(LC_ERR_VALUE, "conv2d: residual of shape %s does not fit the output of shape %s",
+                           lc_shape_text(&in[n_in - 1], text), lc_shape_text(&out[0], other));
+    }
+    return LC_OK;
+}
+
+/* --- layouts and packing */
+
+static lc_layout wanted_input(const lc_conv2d_attr *a, const lc_desc *in, int block, lc_layout given)
+{
+    int64_t ic = in[0].dim[1];
+    if (a->groups > 1)
+        return lc_conv_group_layout(block, a->groups, ic, attr_oc(a, in), false);
+    if (given.block == block || (given.block == 1 && ic <= MAX_PLAIN_CHANNELS))
+        return given;
+    return lc_layout_blocked(block, ic, 1);
+}
+
+static void conv_layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
+{
+    const lc_conv2d_attr *a = q->attr;
+    int64_t oc = attr_oc(a, q->in);
+    for (int i = 0; i < q->n_in; i++)
+        in[i] = LC_PLAIN;
+    in[0] = wanted_input(a, q->in, q->block, q->in[0].layout);
+    if (a->groups > 1)
+        out[0] = lc_conv_group_layout(q->block, a->groups, q->in[0].dim[1], oc, true);
+    else if (q->out[0].layout.block == q->block)
+        out[0] = q->out[0].layout;
+    else
+        out[0] = lc_layout_blocked(q->block, oc, 1);
+    if (a->flags & LC_CONV_ADD)
+        in[q->n_in - 1] = out[0];
+}
+
+static bool conv_insists(const lc_layout_query *q, int i, lc_layout *want)
+{
+    const lc_conv2d_attr *a = q->attr;
+    if (i != 0 || a->groups == 1)
+        return false;
+    *want = wanted_input(a, q->in, q->block, q->in[0].layout);
+    return !lc_layout_equal(*want, lc_layout_blocked(q->block, q->in[0].dim[1], 1));
+}
+
+static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_desc *out, const lc_kernels *kernels,
+                      lc_pack_spec *spec)
+{
+    const lc_conv2d_attr *a = attr;
+    if (a->flags & LC_CONV_PACKED)
+        return false;
+    memset(spec, 0, sizeof *spec);
+    lc_conv_pack_attr pack;
+    memset(&pack, 0, sizeof pack);
+    pack.groups = a->groups;
+    pack.x = in[0].layout;
+    pack.y = out[0].layout;
+    pack.block = kernels->block;
+    pack.flags = a->flags & (LC_CONV_BIAS | LC_CONV_BN);
+    pack.bn_eps = a->flags & LC_CONV_BN ? a->bn_eps : 0.0f;
+    spec->op = &lc_op_conv2d_pack;
+    memcpy(spec->attr, &pack, sizeof pack);
+    spec->first = 1;
+    spec->count = n_in - 1 - (a->flags & LC_CONV_ADD ? 1 : 0);
+    return true;
+}
+
+static void conv_set_packed(void *attr, int n_in, const lc_desc *in)
+{
+    (void)n_in;
+    lc_conv2d_attr *a = attr;
+    a->kernel[0] = in[1].dim[2];
+    a->kernel[1] = in[1].dim[3];
+    a->out_channels = in[1].dim[0];
+    a->flags |= LC_CONV_PACKED;
+}
+
+/* --- the plan */
+
+/* Inputs that are copied to scratch first, tile by tile: 1 to 4 % of the time of the layers that do it. */
+typedef enum copy_mode {
+    COPY_NONE = 0,
+    COPY_PAD,  /* zeros left and right, so that no pixel is at an edge (+ 5 % at 56x56, 12 % stem and 14x14, 40 % at 7x7) */
+    COPY_PICK, /* strided 1x1: the pixels that count, side by side in one row (+ 15 to 40 %) */
+} copy_mode;
+
+typedef struct conv_prep {
+    lc_conv_form form;
+    lc_conv_run run; /* what is the same for all calls */
+    lc_conv_run_fn kernel;
+    copy_mode copy;
+    int64_t x_h, x_w;          /* the input */
+    int64_t copy_w;            /* COPY_PAD: columns */
+    bool copy_rows;            /* COPY_PAD: rows above and below too */
+    bool add;
+    bool tail;                 /* some output blocks have padding */
+    int64_t chunks, step_floats; /* chunks of input blocks; floats of weights per input block and output block */
+    int64_t n, oh, ow;         /* a 1x1 convolution that moves nothing has all its pixels in one row */
+    int64_t x_image, x_group, y_image, y_group;
+    int64_t slot_each, slot_padded; /* channels of an output group of the layout: valid, padded */
+    int64_t tiles, splits;     /* an item is a tile of pixels of one image and group, and a part of the panels */
+} conv_prep;
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Work items. No result depends on this. A tile's input should stay in half of the L2 cache while all panels pass over it;
+ * then there should be enough items, of nearly equal size, for the team: by splitting the larger of weights and input, so that
+ * what is read by every thread is the smaller one. */
+static void schedule(const lc_step *step, conv_prep *p)
+{
+    const int64_t budget = (int64_t)(lc_cpu_get()->l2 / 2);
+    const lc_conv_form *f = &p->form;
+    const int64_t pixels = p->copy == COPY_PICK ? p->oh * p->ow : p->x_h * p->x_w;
+    const int64_t x_bytes = f->ib * f->cb * pixels * (int64_t)sizeof(float);
+    const int64_t w_bytes = f->ob * f->w_ob * (int64_t)sizeof(float);
+    const int64_t most_tiles = p->run.flags & LC_RUN_CROSS                ? 1
+                               : p->oh == 1 && p->copy != COPY_PICK ? ceil_div(p->ow, 24)
+                                                                    : p->oh;
+    p->tiles = p->splits = 1;
+    if (p->n == 0 || p->oh == 0 || p->ow == 0)
+        return;
+    p->tiles = min64(most_tiles, ceil_div(x_bytes, budget > 0 ? budget : 1 << 18));
+    p->tiles = p->tiles < 1 ? 1 : p->tiles;
+    int64_t want = step->threads == 1 ? 1 : 4 * (int64_t)step->threads;
+    for (int turn = 0; turn < 2; turn++) {
+        int64_t have = p->n * f->groups * p->tiles * p->splits;
+        if (have >= want)
+            break;
+        int64_t factor = ceil_div(want, have);
+        if ((w_bytes > x_bytes) == (turn == 0))
+            p->splits = min64(f->panels, p->splits * factor);
+        else
+            p->tiles = min64(most_tiles, p->tiles * factor);
+    }
+}
+
+static void fill_run(const lc_conv2d_attr *a, const lc_desc *x, const lc_desc *y, conv_prep *p, int block)
+{
+    lc_conv_run *r = &p->run;
+    const int64_t h = x->dim[2], w = x->dim[3];
+    const int64_t col = x->layout.block == 1 ? 1 : block;
+    p->x_h = r->h = h;
+    p->x_w = r->w_in = w;
+    r->kh = a->kernel[0];
+    r->kw = a->kernel[1];
+    r->x_col = col;
+    r->x_row = w * col;
+    r->x_blk = h * w * col;
+    for (int i = 0; i < 2; i++) {
+        r->stride[i] = a->stride[i];
+        r->dilation[i] = a->dilation[i];
+        r->pad[i] = a->pad[2 * i];
+    }
+    p->n = y->dim[0];
+    p->oh = y->dim[2];
+    p->ow = y->dim[3];
+    r->y_pix = block;
+    r->y_row = p->ow * block;
+    r->y_vec = p->oh * p->ow * block;
+    r->block = block;
+    r->cb = p->form.cb;
+    r->flags = a->flags & LC_CONV_RELU ? LC_RUN_RELU : 0;
+}
+
+/* Chooses the variant. A function of the layer, H, W and ISA only: results may depend on it in the sign of a zero. */
+static void choose(const lc_kernels *k, conv_prep *p)
+{
+    lc_conv_run *r = &p->run;
+    const bool pointwise = r->kh == 1 && r->kw == 1 && r->pad[0] == 0 && r->pad[1] == 0 && !p->form.lanes &&
+                           (p->oh - 1) * r->stride[0] < p->x_h && (p->ow - 1) * r->stride[1] < p->x_w;
+    if (pointwise && p->oh == p->x_h && p->ow == p->x_w) {
+        r->w_in = p->ow = p->oh * p->ow; /* a convolution that moves nothing has all its pixels in one row */
+        r->h = p->oh = 1;
+        return;
+    }
+    if (pointwise) {
+        p->copy = COPY_PICK;
+        return;
+    }
+    p->copy_w = (p->ow - 1) * r->stride[1] + (r->kw - 1) * r->dilation[1] + 1;
+    const int64_t rows = (p->oh - 1) * r->stride[0] + (r->kh - 1) * r->dilation[0] + 1;
+    if (p->form.lanes || p->copy_w > 2 * p->x_w + 64)
+        return;
+    if (r->pad[1] > 0 || p->copy_w > p->x_w)
+        p->copy = COPY_PAD;
+    const int64_t px = k->conv.dense_px;
+    if (p->form.ob >= 2 && p->oh > 1 && p->ow / ceil_div(p->ow, px) < 4 && rows <= 2 * p->x_h + 64) {
+        r->flags |= LC_RUN_CROSS;
+        p->copy = COPY_PAD;
+        p->copy_rows = true;
+    }
+}
+
+static int64_t tile_rows(const conv_prep *p)
+{
+    return ceil_div(p->oh, p->tiles);
+}
+
+/* Floats of the copy of a tile of at most `rows` output rows. */
+static int64_t copy_floats(const conv_prep *p, int64_t rows)
+{
+    const lc_conv_run *r = &p->run;
+    if (p->copy == COPY_PICK)
+        return p->form.ib * p->form.cb * rows * p->ow;
+    if (p->copy == COPY_PAD) {
+        int64_t need = (rows - 1) * r->stride[0] + (r->kh - 1) * r->dilation[0] + 1;
+        return p->form.ib * (p->copy_rows ? need : min64(p->x_h, need)) * p->copy_w * r->x_col;
+    }
+    return 0;
+}
+
+static lc_status conv_prepare(lc_step *step)
+{
+    const lc_conv2d_attr *a = step->attr;
+    const lc_desc *x = &step->in[0], *y = &step->out[0];
+    const int block = step->kernels->block;
+    if (!(a->flags & LC_CONV_PACKED))
+        return lc_fail(LC_ERR_RUNTIME, "conv2d: weights have not been packed");
+    LC_TRY(lc_step_prep(step, sizeof(conv_prep)));
+    conv_prep *p = step->prep;
+    p->form = lc_conv_form_get(&(lc_conv_shape){.groups = a->groups, .ic = x->dim[1], .oc = y->dim[1],
+                                                .kh = a->kernel[0], .kw = a->kernel[1], .x = x->layout,
+                                                .y = y->layout, .block = block});
+    fill_run(a, x, y, p, block);
+    p->x_group = p->form.ib * p->run.x_blk;
+    p->x_image = p->x_group * p->form.groups;
+    p->y_group = p->form.ob * p->run.y_vec;
+    p->y_image = p->y_group * p->form.groups;
+    const lc_conv_kernels *k = &step->kernels->conv;
+    p->kernel = p->form.lanes ? k->lanes : k->dense;
+    step->algorithm = p->form.lanes ? k->lanes_name : k->dense_name;
+    p->add = (a->flags & LC_CONV_ADD) != 0;
+    p->slot_each = y->dim[1] / y->layout.groups;
+    p->slot_padded = ceil_div(p->slot_each, block) * block;
+    p->tail = !p->form.lanes && p->slot_each != p->slot_padded; /* lanes: padding meets zeros only */
+    p->step_floats = a->kernel[0] * a->kernel[1] * p->form.cb * block;
+    int64_t steps = a->kernel[0] * a->kernel[1] * p->form.cb, blocks = (CHUNK_STEPS + steps / 2) / steps;
+    p->chunks = ceil_div(p->form.ib, blocks > 1 ? blocks : 1);
+    if (p->n == 0 || p->oh == 0 || p->ow == 0) {
+        step->items[0] = 0;
+        return LC_OK;
+    }
+    choose(step->kernels, p);
+    schedule(step, p);
+    step->items[0] = p->n * p->form.groups * p->tiles * p->splits;
+    step->thread_bytes = (size_t)copy_floats(p, tile_rows(p)) * sizeof(float);
+    return LC_OK;
+}
+
+/* --- the run */
+
+static inline void copy_pixel(float *to, const float *from, int64_t channels)
+{
+    if (channels == 8) /* known sizes: no call */
+        memcpy(to, from, 8 * sizeof(float));
+    else
+        memcpy(to, from, (size_t)channels * sizeof(float));
+}
+
+/* Copies the input of output rows [oh0, oh1) of one image and group; returns where row 0, column 0 of what `r` then describes is. */
+static const float *copy_tile(const conv_prep *p, lc_conv_run *r, const float *x, float *to, int64_t oh0, int64_t oh1, bool held)
+{
+    if (p->copy == COPY_PICK) {
+        const int64_t pixels = (oh1 - oh0) * p->ow, cb = r->cb;
+        for (int64_t b = 0; b < p->form.ib && !held; b++)
+            for (int64_t oh = oh0; oh < oh1; oh++) {
+                const float *from = x + b * r->x_blk + oh * r->stride[0] * r->x_row;
+                float *row = to + (b * pixels + (oh - oh0) * p->ow) * cb;
+                for (int64_t ow = 0; ow < p->ow; ow++)
+                    copy_pixel(row + ow * cb, from + ow * r->stride[1] * r->x_col, cb);
+            }
+        r->x_blk = pixels * cb;
+        r->x_row = pixels * cb;
+        r->w_in = pixels;
+        r->h = 1;
+        r->stride[0] = r->stride[1] = 1;
+        return to;
+    }
+    /* Input rows [a, e) of which [a0, e0) exist, columns from -pad on. */
+    int64_t a = oh0 * r->stride[0] - r->pad[0], e = (oh1 - 1) * r->stride[0] - r->pad[0] + (r->kh - 1) * r->dilation[0] + 1;
+    int64_t a0 = a < 0 ? 0 : min64(a, p->x_h), e0 = e < a0 ? a0 : min64(e, p->x_h);
+    if (!p->copy_rows) {
+        a = a0;
+        e = e0;
+    }
+    const int64_t rows = e - a, line = p->copy_w * r->x_col;
+    const int64_t left = min64(r->pad[1], p->copy_w) * r->x_col, width = min64(p->x_w * r->x_col, line - left);
+    for (int64_t b = 0; b < p->form.ib && !held; b++)
+        for (int64_t ih = a; ih < e; ih++) {
+            float *row = to + (b * rows + ih - a) * line;
+            if (ih < a0 || ih >= e0) {
+                memset(row, 0, (size_t)line * sizeof(float));
+                continue;
+            }
+            memset(row, 0, (size_t)left * sizeof(float));
+            memcpy(row + left, x + b * r->x_blk + ih * r->x_row, (size_t)width * sizeof(float));
+            memset(row + left + width, 0, (size_t)(line - left - width) * sizeof(float));
+        }
+    r->x_blk = rows * line;
+    r->x_row = line;
+    r->w_in = p->copy_w;
+    r->pad[1] = 0;
+    if (p->copy_rows)
+        return to + (a0 - a) * line; /* tile 0 is the only one: a0 is row 0 */
+    r->h = rows;
+    r->pad[0] += a;
+    return to;
+}
+
+/* All chunks of one panel, over the pixels of a tile. */
+static void run_panel(const conv_prep *p, lc_conv_run *r, const float *x, const float *w, const int64_t rect[4])
+{
+    const int64_t ib = p->form.ib;
+    r->w_blk = p->step_floats * r->nv;
+    for (int64_t c = 0; c < p->chunks; c++) {
+        int64_t from = c * ib / p->chunks, to = (c + 1) * ib / p->chunks;
+        r->x = x + from * r->x_blk;
+        r->w = w + from * r->w_blk;
+        r->blocks = to - from;
+        r->flags &= ~(uint32_t)(LC_RUN_FIRST | LC_RUN_LAST);
+        r->flags |= (c == 0 ? LC_RUN_FIRST : 0) | (c == p->chunks - 1 ? LC_RUN_LAST : 0);
+        p->kernel(r, rect[0], rect[1], rect[2], rect[3]);
+    }
+}
+
+/* `held`: the item's input is in scratch already. */
+static void run_item(const conv_prep *p, const lc_bind *bind, int64_t item, bool held)
+{
+    const lc_conv_form *f = &p->form;
+    const int64_t tile = item % p->tiles, group = item / p->tiles % f->groups;
+    const int64_t n = item / (p->tiles * f->groups) % p->n, split = item / (p->tiles * f->groups * p->n);
+    int64_t rect[4] = {0, p->oh, 0, p->ow};
+    int64_t *range = p->oh == 1 ? &rect[2] : &rect[0], size = range[1];
+    range[0] = tile * size / p->tiles;
+    range[1] = (tile + 1) * size / p->tiles;
+
+    lc_conv_run r = p->run;
+    const float *x = (const float *)bind->in[0] + n * p->x_image + group * p->x_group;
+    const float *w = bind->in[1], *bias = (const float *)((const char *)bind->in[1] + f->bias_at);
+    int64_t y_from = 0;
+    if (p->copy != COPY_NONE)
+        x = copy_tile(p, &r, x, bind->scratch, rect[0], rect[1], held);
+    if (p->copy == COPY_PICK) { /* the copy is one row, from pixel 0 on */
+        y_from = rect[0] * r.y_row + rect[2] * r.y_pix;
+        rect[3] = (rect[1] - rect[0]) * (rect[3] - rect[2]);
+        rect[0] = rect[2] = 0;
+        rect[1] = 1;
+    }
+    const int64_t last = (split + 1) * f->panels / p->splits;
+    for (int64_t panel = split * f->panels / p->splits; panel < last; panel++) {
+        const int64_t block = group * f->ob + panel * 2, at = n * p->y_image + block * r.y_vec + y_from;
+        r.nv = f->ob - panel * 2 < 2 ? 1 : 2;
+        r.y = (float *)bind->out[0] + at;
+        r.add = p->add ? (const float *)bind->in[2] + at : NULL;
+        r.bias = bias + block * r.block;
+        r.flags &= ~(uint32_t)LC_RUN_TAIL;
+        for (int v = 0; v < r.nv; v++) {
+            int64_t left = p->slot_each - (block + v) * r.block % p->slot_padded;
+            r.lanes[v] = (int32_t)min64(left, r.block);
+            if (p->tail && left < r.block)
+                r.flags |= LC_RUN_TAIL;
+        }
+        run_panel(p, &r, x, w + block * f->w_ob, rect);
+    }
+}
+
+static lc_status conv_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin, int64_t end)
+{
+    (void)phase;
+    const conv_prep *p = step->prep;
+    const int64_t tiles = p->tiles * p->form.groups * p->n; /* items that far apart read the same input */
+    for (int64_t item = begin; item < end; item++)
+        run_item(p, bind, item, tiles == 1 && item > begin);
+    return LC_OK;
+}
+
+static int64_t conv_macs(const void *attr, int n_in, const lc_desc *in, const lc_desc *out)
+{
+    const lc_conv2d_attr *a = attr;
+    (void)n_in;
+    return lc_desc_count(&out[0]) * (in[0].dim[1] / a->groups) * attr_kernel(a, in, 0) * attr_kernel(a, in, 1);
+}
+
+const lc_op lc_op_conv2d = {
+    .name = "conv2d",
+    .attr_size = sizeof(lc_conv2d_attr),
+    .infer = conv_infer,
+    .layout = conv_layout,
+    .insists = conv_insists,
+    .pack = conv_pack,
+    .set_packed = conv_set_packed,
+    .prepare = conv_prepare,
+    .run = conv_run,
+    .macs = conv_macs,
+};

@@ -1,0 +1,51 @@
+/* How a convolution is laid out for the kernels; shared by conv2d.c and conv2d_pack.c.
+ *
+ *     dense    `groups` independent convolutions of ib input blocks and ob output blocks, in panels of two output blocks (the last
+ *              one may have one): weights [group][panel][ib][kh][kw][cb][blocks of the panel * block]
+ *     lanes    groups of 1, 2, 4 .. block channels share a block; each block is a convolution of its own:
+ *              weights [block][kh][kw][channels per group][block]
+ *
+ * Then the biases, one per padded output channel, from a multiple of 64 bytes on. */
+#ifndef LC_OPS_CONV_FORM_H
+#define LC_OPS_CONV_FORM_H
+
+#include "ops/op.h"
+
+typedef struct lc_conv_shape {
+    int64_t groups, ic, oc, kh, kw;
+    lc_layout x, y;
+    int32_t block;
+} lc_conv_shape;
+
+typedef struct lc_conv_form {
+    bool lanes;
+    int32_t cb;       /* channels per input block and tap: the block; 1 for plain inputs; channels per group for lanes */
+    int64_t groups;   /* convolutions that are done one by one */
+    int64_t ib, ob;   /* blocks of each: in, out */
+    int64_t panels;   /* of each: ceil(ob / 2) */
+    int64_t w_ob;     /* floats of weights per output block: ib * kh * kw * cb * block */
+    size_t bias_at;   /* bytes */
+    size_t bytes;
+} lc_conv_form;
+
+/* Attributes of lc_op_conv2d_pack: all that shapes the blob and nothing else, so that one blob serves every size of input. */
+typedef struct lc_conv_pack_attr {
+    int64_t groups;
+    lc_layout x, y;
+    int32_t block;
+    uint32_t flags; /* LC_CONV_BIAS, LC_CONV_BN */
+    float bn_eps;
+    uint32_t zero;
+} lc_conv_pack_attr;
+
+/* The layouts that a convolution with groups > 1 takes and gives. Groups of equal, small size share blocks; otherwise each group
+ * starts at a block of its own. */
+lc_layout lc_conv_group_layout(int block, int64_t groups, int64_t ic, int64_t oc, bool of_y);
+
+lc_conv_form lc_conv_form_get(const lc_conv_shape *s);
+
+/* The channel at a position among the padded channels of a layout, or -1 for padding. */
+int64_t lc_conv_slot_channel(lc_layout l, int64_t channels, int64_t slot);
+int64_t lc_conv_slots(lc_layout l, int64_t channels);
+
+#endif

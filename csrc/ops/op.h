@@ -1,0 +1,116 @@
+/* What an op is. One file per op (or family) in this folder fills one of these tables; the graph
+ * knows ops only through it.
+ *
+ *   record    infer      shapes checked, output descs given          (any wrong use is caught here,
+ * with names and sizes) passes    layout     which layouts it takes and gives pack       which
+ * inputs it wants packed into one blob plan      prepare    chooses kernels and the schedule, books
+ * scratch run       run        does items [begin, end) of a phase; called by every thread of the
+ * team with a share of its own
+ *
+ * An op opens no parallel region and allocates nothing while running. */
+#ifndef LC_OPS_OP_H
+#define LC_OPS_OP_H
+
+#include "kernels/kernels.h"
+#include "ops/tensor_desc.h"
+
+#define LC_MAX_ATTR 256 /* bytes of attributes, stored in the node */
+#define LC_MAX_OUT 2    /* outputs of a node */
+#define LC_MAX_PHASES 4 /* phases of a step; the runner puts a barrier between them */
+
+typedef struct lc_op lc_op;
+
+/* One planned execution of an op. The graph sets the first part, op->prepare the second. */
+typedef struct lc_step {
+    const lc_op *op;
+    const void *attr;
+    int n_in, n_out;
+    const lc_desc *in, *out; /* layouts decided */
+    int threads;             /* team that the plan is for: may shape the schedule, never the bits */
+    const lc_kernels *kernels;
+
+    int phases;                   /* default 1 */
+    int64_t items[LC_MAX_PHASES]; /* work items of each phase; default 1 */
+    size_t
+        thread_bytes; /* scratch of each thread, 64-byte aligned, contents undefined; default 0 */
+    size_t shared_bytes; /* scratch of the team during this step; default 0 */
+    void *prep;          /* lc_step_prep; freed with the plan */
+    size_t prep_bytes;
+    const char *algorithm; /* a static string, e.g. "direct 6x16", for profiles; default op->name */
+} lc_step;
+
+/* Memory for what prepare works out, zeroed; step->prep. LC_ERR_MEMORY. */
+lc_status lc_step_prep(lc_step *step, size_t bytes);
+
+/* Where the data of a run lies. in[i], out[i] as the step's descs say (64-byte aligned unless they
+ * are the user's own arrays: in[] may then be aligned to 4 bytes only, and so may out[]). */
+typedef struct lc_bind {
+    const void *const *in;
+    void *const *out;
+    void *shared;  /* step->shared_bytes */
+    void *scratch; /* step->thread_bytes, of this thread */
+} lc_bind;
+
+/* Question and answer of layout negotiation. */
+typedef struct lc_layout_query {
+    const void *attr;
+    int n_in, n_out;
+    const lc_desc *in;  /* .layout: what the producer gives */
+    const lc_desc *out; /* .layout: what consumers would like (blocked for rank 4, or plain) */
+    int block;          /* of the kernel table */
+} lc_layout_query;
+
+/* Which inputs become one packed blob, by which op. The blob takes the place of inputs [first,
+ * first + count). */
+typedef struct lc_pack_spec {
+    const lc_op *op;                             /* its inputs are those, its one output the blob */
+    _Alignas(8) unsigned char attr[LC_MAX_ATTR]; /* op->attr_size bytes, the rest zero */
+    int first, count;
+} lc_pack_spec;
+
+enum {                    /* lc_op.flags */
+       LC_OP_INPLACE = 1, /* output 0 may be input 0's memory if the descs are equal (same index
+                             read, then written) */
+       LC_OP_KEEPS_LAYOUT = 2, /* layout of output 0 = layout of input 0 (elementwise, pooling) */
+       LC_OP_CPU_ONLY_MOVE = 4 /* moves or renames data, computes nothing (reshape, reorder): for
+                                  FLOP counts and profiles */
+};
+
+struct lc_op {
+    const char *name; /* PyTorch's, e.g. "conv2d" */
+    size_t
+        attr_size; /* of its attribute struct; attributes are compared as bytes: zero them first */
+    unsigned flags;
+
+    /* Checks inputs and attributes, gives output descs (plain layout) and *n_out. */
+    lc_status (*infer)(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out);
+
+    /* Sets the layouts it wants in[0 .. n_in) and gives out[0 .. n_out). NULL: plain only. */
+    void (*layout)(const lc_layout_query *q, lc_layout *in, lc_layout *out);
+
+    /* The one layout that it insists on for input i, whoever produces it (grouped convolution):
+     * true and *want. Lets the pass tell producers beforehand, so that they write it directly.
+     * NULL: insists on nothing. */
+    bool (*insists)(const lc_layout_query *q, int i, lc_layout *want);
+
+    /* Layouts decided: does it want inputs packed? true and *spec. NULL: never. */
+    bool (*pack)(const void *attr, int n_in, const lc_desc *in, const lc_desc *out,
+                 const lc_kernels *kernels, lc_pack_spec *spec);
+    /* Edits the node's attributes once its inputs are packed (in[]: as before), when their descs
+     * are not at hand any more. */
+    void (*set_packed)(void *attr, int n_in, const lc_desc *in);
+
+    /* Is output 0 the same bytes as input 0 (a view)? The planner then shares the memory and drops
+     * the step. NULL: no. */
+    bool (*is_view)(const void *attr, int n_in, const lc_desc *in, const lc_desc *out);
+
+    lc_status (*prepare)(lc_step *step);
+
+    lc_status (*run)(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                     int64_t end);
+
+    /* Multiply-adds of one execution (convolution, linear, matmul), else NULL. */
+    int64_t (*macs)(const void *attr, int n_in, const lc_desc *in, const lc_desc *out);
+};
+
+#endif

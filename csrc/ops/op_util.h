@@ -1,0 +1,46 @@
+/* What the ops share: sharing out work, checks with messages, the blocks of blocked tensors. */
+#ifndef LC_OPS_OP_UTIL_H
+#define LC_OPS_OP_UTIL_H
+
+#include "ops/op.h"
+
+/* --- work. An op counts its work in small units; neighbouring units form an item of 10 to 100
+ * us or so. */
+typedef struct lc_units {
+    int64_t count, each; /* units, units per item */
+} lc_units;
+
+#define LC_ITEM_WORK 32768 /* floats read or written by a simple loop: about 10 us */
+
+/* `work`: of one unit, in floats. Returns the number of items. */
+int64_t lc_units_set(lc_units *u, int64_t count, int64_t work);
+/* The units [*first, *last) of the items [begin, end). */
+void lc_units_range(const lc_units *u, int64_t begin, int64_t end, int64_t *first, int64_t *last);
+
+/* Pixels that one unit of a plane takes, for planes of `pixels` pixels of `lanes` floats: all,
+ * or a part. *parts: how many units that makes per plane (0 if there are no pixels). */
+int64_t lc_pixel_part(int64_t pixels, int lanes, int64_t *parts);
+
+/* --- checks; `op` and `arg` go into the message */
+lc_status lc_check_inputs(const char *op, int n_in, int expected);
+lc_status lc_check_f32(const char *op, const char *arg, const lc_desc *d);
+lc_status lc_check_rank(const char *op, const char *arg, const lc_desc *d, int lowest, int highest);
+lc_status lc_check_movable(const char *op, const lc_desc *d); /* float32 or int64 */
+const char *lc_dtype_name(int32_t dtype);
+
+/* --- blocked tensors. A block index runs over the padded channels of an image. */
+static inline int64_t lc_block_count(const lc_desc *d)
+{
+    return lc_desc_padded_channels(d) / d->layout.block;
+}
+
+/* The first channel of block b, and how many of its lanes are channels. */
+int lc_block_channels(const lc_desc *d, int64_t b, int64_t *first);
+bool lc_has_pads(const lc_desc *d);
+/* Zeroes the pad lanes in floats [begin, end) of the memory of a blocked tensor; both are
+ * multiples of the block. */
+void lc_clear_pads(const lc_desc *d, float *data, int64_t begin, int64_t end);
+/* Floats of memory, pads included. */
+int64_t lc_memory_floats(const lc_desc *d);
+
+#endif

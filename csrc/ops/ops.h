@@ -1,0 +1,173 @@
+/* All ops and their attributes. Sizes are those of PyTorch's function of the same name; every
+ * struct must be zeroed before it is filled (memset or = {0}), since nodes are compared byte by
+ * byte. Inputs in order; [x] = optional. */
+#ifndef LC_OPS_OPS_H
+#define LC_OPS_OPS_H
+
+#include "ops/op.h"
+
+/* --- convolution: x (N, C, H, W), w (OC, C / groups, KH, KW), [b (OC)], [gamma, beta, mean, var
+ * (OC)], [residual (N, OC, OH, OW)] y = relu(bn(conv(x, w) + b) + residual), each part as its flag
+ * says. Users record LC_CONV_BIAS only; passes add the rest. */
+enum { LC_CONV_BIAS = 1, LC_CONV_BN = 2, LC_CONV_ADD = 4, LC_CONV_RELU = 8, LC_CONV_PACKED = 16 };
+typedef struct lc_conv2d_attr {
+    int64_t stride[2]; /* height, width */
+    int64_t pad[4];    /* top, bottom, left, right */
+    int64_t dilation[2];
+    int64_t groups;
+    int64_t kernel[2], out_channels; /* set by LC_CONV_PACKED (the packing pass), when w is not at
+                                        hand any more; else 0 */
+    uint32_t flags;
+    float bn_eps;
+} lc_conv2d_attr;
+extern const lc_op lc_op_conv2d;
+/* Packs w, [b], [gamma, beta, mean, var] of a convolution, batch norm folded in (in double), for
+ * given layouts of x and y. */
+extern const lc_op lc_op_conv2d_pack;
+
+/* --- linear: x (..., K), w (OC, K), [b (OC)] -> (..., OC) */
+typedef struct lc_linear_attr {
+    int64_t out_features; /* set when packed, else 0 */
+    uint32_t flags;       /* LC_CONV_BIAS, LC_CONV_PACKED */
+    uint32_t zero;
+} lc_linear_attr;
+extern const lc_op lc_op_linear;
+extern const lc_op lc_op_linear_pack;
+
+/* --- matmul: a (..., M, K), b (..., K, N), 1-D and broadcasting as numpy.matmul. No attributes. */
+extern const lc_op lc_op_matmul;
+
+/* --- batch norm in eval mode: x (N, C, ...), gamma, beta, mean, var (C); without affine the
+ * recorder passes no gamma and beta. y = (x - mean) / sqrt(var + eps) * gamma + beta, then ReLU if
+ * asked for by the fusing pass. */
+typedef struct lc_batch_norm_attr {
+    float eps;
+    uint32_t affine; /* inputs: x, [gamma, beta], mean, var */
+    uint32_t relu;
+} lc_batch_norm_attr;
+extern const lc_op lc_op_batch_norm;
+
+/* --- one input, elementwise; NaN goes through */
+enum {
+    LC_UNARY_RELU = 0,
+    LC_UNARY_SIGMOID,
+    LC_UNARY_EXP,
+    LC_UNARY_LOG,
+    LC_UNARY_SQRT,
+    LC_UNARY_CLAMP,
+    LC_UNARY_NEG,
+    LC_UNARY_ABS,
+    LC_UNARY_TANH,
+    LC_UNARY_COUNT
+};
+typedef struct lc_unary_attr {
+    uint32_t kind;
+    float lo, hi; /* clamp; -inf and +inf where open */
+} lc_unary_attr;
+extern const lc_op lc_op_unary;
+
+/* --- two inputs with broadcasting */
+enum {
+    LC_BINARY_ADD = 0,
+    LC_BINARY_SUB,
+    LC_BINARY_MUL,
+    LC_BINARY_DIV,
+    LC_BINARY_MAXIMUM,
+    LC_BINARY_MINIMUM,
+    LC_BINARY_POW,
+    LC_BINARY_COUNT
+};
+typedef struct lc_binary_attr {
+    uint32_t kind;
+    uint32_t relu; /* ReLU afterwards; set by the fusing pass (add only) */
+} lc_binary_attr;
+extern const lc_op lc_op_binary;
+
+/* --- softmax over one axis (negative axes are resolved by the caller of lc_graph_append: 0 <= axis
+ * < rank) */
+typedef struct lc_softmax_attr {
+    int32_t axis;
+    uint32_t log; /* log_softmax */
+} lc_softmax_attr;
+extern const lc_op lc_op_softmax;
+
+/* --- pooling: x (N, C, H, W) */
+enum { LC_POOL_MAX = 0, LC_POOL_AVG };
+typedef struct lc_pool2d_attr {
+    int64_t kernel[2], stride[2], pad[2], dilation[2]; /* dilation: max only, else 1 */
+    int64_t divisor;                                   /* 0: none (divisor_override of PyTorch) */
+    uint32_t kind;
+    uint32_t ceil_mode;
+    uint32_t count_include_pad;
+    uint32_t pad_with_zeros; /* max pool over zero padding rather than -inf (lucid 2.x) */
+} lc_pool2d_attr;
+extern const lc_op lc_op_pool2d;
+typedef struct lc_adaptive_pool2d_attr {
+    int64_t out[2];
+    uint32_t kind;
+    uint32_t zero;
+} lc_adaptive_pool2d_attr;
+extern const lc_op lc_op_adaptive_pool2d;
+
+/* --- reductions over any axes */
+enum { LC_REDUCE_SUM = 0, LC_REDUCE_MEAN, LC_REDUCE_MAX, LC_REDUCE_MIN, LC_REDUCE_ARGMAX };
+typedef struct lc_reduce_attr {
+    uint32_t kind;
+    uint32_t axes; /* bit i: axis i is reduced; argmax: one bit or all (flattened) */
+    uint32_t keepdim;
+} lc_reduce_attr;
+extern const lc_op lc_op_reduce; /* argmax gives LC_I64 */
+
+/* --- movement */
+typedef struct lc_reshape_attr {
+    int64_t rank;
+    int64_t dim[LC_MAX_RANK]; /* no -1: resolved by the caller */
+} lc_reshape_attr;
+extern const lc_op lc_op_reshape;
+typedef struct lc_permute_attr {
+    int32_t rank;
+    int32_t axis[LC_MAX_RANK]; /* output axis i is input axis axis[i] */
+} lc_permute_attr;
+extern const lc_op lc_op_permute;
+typedef struct lc_cat_attr {
+    int32_t axis;
+} lc_cat_attr;
+extern const lc_op lc_op_cat; /* any number of inputs, at least one */
+typedef struct lc_pad_attr {
+    int64_t before[LC_MAX_RANK], after[LC_MAX_RANK]; /* negative ones crop */
+    float value;
+    uint32_t zero;
+} lc_pad_attr;
+extern const lc_op lc_op_pad;
+typedef struct lc_slice_attr {
+    int64_t start[LC_MAX_RANK], step[LC_MAX_RANK],
+        count[LC_MAX_RANK]; /* step may be negative, never 0; rank stays */
+} lc_slice_attr;
+extern const lc_op lc_op_slice;
+typedef struct lc_expand_attr {
+    int64_t rank;
+    int64_t dim[LC_MAX_RANK];
+} lc_expand_attr;
+extern const lc_op lc_op_expand;
+/* Layout conversion; inserted by passes, never recorded. The desc of its output says which. */
+extern const lc_op lc_op_reorder;
+
+/* --- split attention (Zhang et al. 2020, ResNeSt, section 3.1). R = radix, K = cardinality; the
+ * channel index of x is (r * K + k) * C' / K + j. Fused forms of what would be reshape + sum +
+ * mean, softmax, and mul + sum. */
+typedef struct lc_split_attr {
+    int32_t radix;
+    int32_t cardinality;
+    uint32_t plain_view; /* softmax only. 0: logits (N, K, R, -1), transposed (paper); 1: a plain
+                            (N, R, K, -1) view (lucid 2.x) */
+} lc_split_attr;
+extern const lc_op
+    lc_op_split_gap; /* x (N, R*C, H, W) -> mean over H, W of the sum over r: (N, C, 1, 1) */
+extern const lc_op lc_op_split_softmax; /* logits (N, R*C, 1, 1) -> attention (N, R*C, 1, 1),
+                                           softmax over r; sigmoid if R == 1 */
+extern const lc_op lc_op_split_apply; /* x (N, R*C, H, W), attention (N, R*C, 1, 1) -> sum over r of
+                                         x * attention: (N, C, H, W) */
+
+/* Dropout in eval mode and Identity record nothing. */
+
+#endif

@@ -1,0 +1,219 @@
+/* max_pool2d and avg_pool2d, plain and blocked. A unit of work is one row of outputs of one block
+ * (plain: one channel).
+ *
+ * In a row, windows that lie inside the image from left to right go to the kernel in one call;
+ * the few at the borders are clipped and go one by one. */
+#include <math.h>
+
+#include "ops/op_util.h"
+#include "ops/ops.h"
+
+#define MAX_BLOCK 16
+#define LARGE_WINDOW 256 /* pixels from which on means are summed in double */
+
+typedef struct prep {
+    lc_units units;
+    int64_t inside_from, inside_to; /* output columns whose windows need no clipping */
+} prep;
+
+/* One axis of one window, clipped to the image. */
+typedef struct clip {
+    int64_t start, count; /* first pixel inside, and how many (0: none) */
+    int64_t covered;      /* pixels of the window with padding counted, as PyTorch counts them */
+    bool pads;            /* some of them are padding */
+} clip;
+
+static clip clip_window(const lc_pool2d_attr *a, int axis, int64_t size, int64_t out)
+{
+    int64_t start = out * a->stride[axis] - a->pad[axis], step = a->dilation[axis];
+    int64_t reach = start + (a->kernel[axis] - 1) * step; /* the last pixel */
+    clip c;
+    int64_t skipped = start < 0 ? (-start + step - 1) / step : 0;
+    c.start = start + skipped * step;
+    int64_t last = reach < size ? reach : size - 1;
+    c.count = c.start <= last ? (last - c.start) / step + 1 : 0;
+    int64_t stop = start + a->kernel[axis], limit = size + a->pad[axis];
+    c.covered = (stop < limit ? stop : limit) - start;
+    /* The first pixel of the window beyond the image, if any, may be padding or lie beyond even
+     * that (ceil_mode). */
+    int64_t beyond = start + (skipped + c.count) * step;
+    c.pads = start < 0 || (beyond <= reach && beyond < limit);
+    return c;
+}
+
+static const char *name_of(uint32_t kind)
+{
+    return kind == LC_POOL_MAX ? "max_pool2d" : "avg_pool2d";
+}
+
+/* The output's size along one axis. */
+static lc_status out_size(const lc_pool2d_attr *a, int axis, int64_t size, int64_t *out)
+{
+    static const char *const sides[] = {"height", "width"};
+    const char *op = name_of(a->kind), *side = sides[axis];
+    int64_t k = a->kernel[axis], s = a->stride[axis], p = a->pad[axis], d = a->dilation[axis];
+    if (k <= 0 || k > INT32_MAX)
+        return lc_fail(LC_ERR_VALUE, "%s: kernel_size must be positive, not %lld (%s)", op,
+                       (long long)k, side);
+    if (s <= 0 || s > INT32_MAX)
+        return lc_fail(LC_ERR_VALUE, "%s: stride must be positive, not %lld (%s)", op, (long long)s,
+                       side);
+    if (d <= 0 || d > INT32_MAX)
+        return lc_fail(LC_ERR_VALUE, "%s: dilation must be positive, not %lld (%s)", op,
+                       (long long)d, side);
+    if (p < 0 || p > k / 2)
+        return lc_fail(LC_ERR_VALUE,
+                       "%s: padding must be 0 to half of kernel_size %lld, not %lld (%s)", op,
+                       (long long)k, (long long)p, side);
+    int64_t window = d * (k - 1) + 1, room = size + 2 * p - window + (a->ceil_mode ? s - 1 : 0);
+    if (room < 0)
+        return lc_fail(LC_ERR_VALUE,
+                       "%s: a window of %lld pixels does not fit x of %s %lld with padding %lld",
+                       op, (long long)window, side, (long long)size, (long long)p);
+    *out = room / s + 1;
+    if (a->ceil_mode && (*out - 1) * s >= size + p) /* it would start in the right padding */
+        --*out;
+    return LC_OK;
+}
+
+static lc_status infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
+{
+    const lc_pool2d_attr *a = attr;
+    if (a->kind != LC_POOL_MAX && a->kind != LC_POOL_AVG)
+        return lc_fail(LC_ERR_VALUE, "pool2d: no kind has number %u", a->kind);
+    const char *op = name_of(a->kind);
+    char text[LC_SHAPE_TEXT];
+    LC_TRY(lc_check_inputs(op, n_in, 1));
+    LC_TRY(lc_check_f32(op, "x", &in[0]));
+    LC_TRY(lc_check_rank(op, "x", &in[0], 4, 4));
+    if (in[0].dim[1] == 0 || in[0].dim[2] == 0 || in[0].dim[3] == 0)
+        return lc_fail(LC_ERR_VALUE,
+                       "%s: x of shape %s has no pixels (only the batch may be empty)", op,
+                       lc_shape_text(&in[0], text));
+    if (a->kind == LC_POOL_AVG && (a->dilation[0] != 1 || a->dilation[1] != 1))
+        return lc_fail(LC_ERR_VALUE, "avg_pool2d: dilation must be 1, not (%lld, %lld)",
+                       (long long)a->dilation[0], (long long)a->dilation[1]);
+    int64_t dim[4] = {in[0].dim[0], in[0].dim[1]};
+    for (int i = 0; i < 2; i++)
+        LC_TRY(out_size(a, i, in[0].dim[2 + i], &dim[2 + i]));
+    *n_out = 1;
+    return lc_desc_init(&out[0], LC_F32, 4, dim);
+}
+
+static void layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
+{
+    in[0] = out[0] = q->in[0].layout;
+}
+
+static lc_status prepare(lc_step *step)
+{
+    const lc_pool2d_attr *a = step->attr;
+    const lc_desc *x = &step->in[0], *y = &step->out[0];
+    LC_TRY(lc_step_prep(step, sizeof(prep)));
+    prep *p = step->prep;
+    int64_t width = x->dim[3], reach = (a->kernel[1] - 1) * a->dilation[1];
+    p->inside_from = (a->pad[1] + a->stride[1] - 1) / a->stride[1];
+    int64_t last =
+        width - 1 - reach + a->pad[1]; /* start of the last window inside, padding counted */
+    p->inside_to = last < 0 ? 0 : last / a->stride[1] + 1;
+    if (p->inside_to > y->dim[3])
+        p->inside_to = y->dim[3];
+    if (p->inside_to < p->inside_from)
+        p->inside_from = p->inside_to = 0;
+    int64_t area = a->kernel[0] < x->dim[2] ? a->kernel[0] : x->dim[2];
+    area *= a->kernel[1] < width ? a->kernel[1] : width;
+    step->items[0] = lc_units_set(&p->units, x->dim[0] * lc_block_count(x) * y->dim[2],
+                                  y->dim[3] * (area + 1) * x->layout.block);
+    step->algorithm = name_of(a->kind);
+    return LC_OK;
+}
+
+/* Means over many pixels. */
+static void mean_in_double(const lc_vec_kernels *v, float *y, const float *x, int64_t n,
+                           const lc_vec_window *w, float divisor, int block)
+{
+    for (int64_t i = 0; i < n; i++, x += w->out_step, y += block) {
+        double sum[MAX_BLOCK] = {0.0};
+        for (int64_t r = 0; r < w->rows; r++)
+            v->sum(sum, x + r * w->row_step, w->cols * block, block);
+        for (int l = 0; l < block; l++)
+            y[l] = (float)(sum[l] / (double)divisor);
+    }
+}
+
+typedef struct row {
+    const lc_step *step;
+    const float *x; /* the plane */
+    float *y;       /* the row of outputs */
+    clip rows;
+    int valid; /* lanes that are channels */
+} row;
+
+/* Outputs [from, from + n), whose windows are clipped alike. */
+static void pool_some(const row *r, int64_t from, int64_t n)
+{
+    const lc_step *step = r->step;
+    const lc_pool2d_attr *a = step->attr;
+    const lc_vec_kernels *v = &step->kernels->vec;
+    int block = step->in[0].layout.block;
+    int64_t width = step->in[0].dim[3];
+    clip cols = clip_window(a, 1, width, from);
+    lc_vec_window w = {r->rows.count, cols.count, width * block * a->dilation[0],
+                       a->dilation[1] * block, a->stride[1] * block};
+    const float *x = r->x + (r->rows.start * width + cols.start) * block;
+    float *y = r->y + from * block;
+    if (a->kind == LC_POOL_MAX) {
+        float lowest = a->pad_with_zeros && (r->rows.pads || cols.pads) ? 0.0f : -INFINITY;
+        if (w.rows == 0 || w.cols == 0) { /* dilated windows may step over the image */
+            for (int64_t i = 0; i < n * block; i++)
+                y[i] = i % block < r->valid ? lowest : 0.0f;
+            return;
+        }
+        v->pool_max(y, x, n, &w, lowest, block);
+        return;
+    }
+    int64_t divisor = a->divisor             ? a->divisor
+                      : a->count_include_pad ? r->rows.covered * cols.covered
+                                             : r->rows.count * cols.count;
+    if (a->kernel[0] > LARGE_WINDOW / a->kernel[1])
+        mean_in_double(v, y, x, n, &w, (float)divisor, block);
+    else
+        v->pool_mean(y, x, n, &w, (float)divisor, block);
+}
+
+static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                     int64_t end)
+{
+    (void)phase;
+    const lc_pool2d_attr *a = step->attr;
+    const prep *p = step->prep;
+    const lc_desc *in = &step->in[0], *out = &step->out[0];
+    int block = in->layout.block;
+    int64_t blocks = lc_block_count(in), oh = out->dim[2], ow = out->dim[3], first, last, c;
+    lc_units_range(&p->units, begin, end, &first, &last);
+    for (int64_t u = first; u < last; u++) {
+        int64_t plane = u / oh;
+        row r = {.step = step,
+                 .x = (const float *)bind->in[0] + plane * in->dim[2] * in->dim[3] * block,
+                 .y = (float *)bind->out[0] + u * ow * block,
+                 .rows = clip_window(a, 0, in->dim[2], u % oh),
+                 .valid = lc_block_channels(in, plane % blocks, &c)};
+        for (int64_t i = 0; i < p->inside_from; i++)
+            pool_some(&r, i, 1);
+        if (p->inside_to > p->inside_from)
+            pool_some(&r, p->inside_from, p->inside_to - p->inside_from);
+        for (int64_t i = p->inside_to; i < ow; i++)
+            pool_some(&r, i, 1);
+    }
+    return LC_OK;
+}
+
+const lc_op lc_op_pool2d = {
+    .name = "pool2d",
+    .attr_size = sizeof(lc_pool2d_attr),
+    .flags = LC_OP_KEEPS_LAYOUT,
+    .infer = infer,
+    .layout = layout,
+    .prepare = prepare,
+    .run = run,
+};

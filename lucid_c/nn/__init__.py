@@ -1,0 +1,63 @@
+"""Layers, containers and the base class of modules, with PyTorch's names."""
+
+from typing import TYPE_CHECKING, Any
+
+from .._tensor import Parameter
+from . import containers, functional, layers, module
+from .containers import ModuleList, Sequential
+from .layers import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    ConvBNReLU2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Identity,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sigmoid,
+    Softmax,
+)
+from .module import Module
+
+if TYPE_CHECKING:
+    from ..models import ResNeSt, ResNet, ResNeXt
+
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvBNReLU2d",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "Identity",
+    "Linear",
+    "MaxPool2d",
+    "Module",
+    "ModuleList",
+    "Parameter",
+    "ReLU",
+    "ResNeSt",
+    "ResNeXt",
+    "ResNet",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "containers",
+    "functional",
+    "layers",
+    "module",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("ResNet", "ResNeXt", "ResNeSt"):  # they are built on this package
+        from .. import models
+
+        return getattr(models, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,405 @@
+"""Functions with the names, arguments and defaults of ``torch.nn.functional``.
+
+They take tensors, arrays or nested lists, and return tensors. Floats of any width are computed as
+float32; integers, bools and complex numbers are a `TypeError`. Where PyTorch takes one image
+without the batch axis, (C, H, W), so does lucid_c.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import _core
+from .._tensor import Tensor, as_tensor
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "conv2d",
+    "dropout",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "pad",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]
+
+Size = int | Sequence[int]
+
+
+def pair(value: Size, name: str) -> tuple[int, int]:
+    """Return two whole numbers from one or two."""
+    items = value if isinstance(value, (tuple, list)) else (value,)
+    if not all(hasattr(i, "__index__") and not isinstance(i, bool) for i in items):
+        raise TypeError(f"{name} must be one or two integers, not {value!r}")
+    if len(items) not in (1, 2):
+        raise ValueError(f"{name} must be one or two integers, got {value!r}")
+    return operator.index(items[0]), operator.index(items[-1])
+
+
+def _batch(x: Any) -> tuple[Any, bool]:
+    """Return the input with a batch axis, and whether it had none."""
+    if not isinstance(x, _core.Tensor):
+        x = np.asarray(x)
+    return (x[None], True) if len(x.shape) == 3 else (x, False)
+
+
+def _same(y: Tensor, alone: bool) -> Tensor:
+    return y[0] if alone else y
+
+
+def conv2d(
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve images with filters (without flipping them, as in PyTorch).
+
+    Parameters
+    ----------
+    input : array_like
+        (N, C, H, W) or (C, H, W).
+    weight : array_like
+        (OC, C / groups, KH, KW).
+    bias : array_like, optional
+        (OC,).
+    stride, dilation : int or (int, int)
+        Step between outputs, and between the taps of a filter.
+    padding : int, (int, int), ``"same"`` or ``"valid"``
+        Zeros on each side. ``"same"`` needs stride 1 and keeps height and width; an odd number of
+        zeros has one more at the bottom and right.
+    groups : int
+        Parts that the channels are divided into, each convolved on its own.
+    """
+    steps, holes = pair(stride, "stride"), pair(dilation, "dilation")
+    x, alone = _batch(input)
+    if isinstance(padding, str):
+        around = _named_padding(padding, steps, holes, weight)
+    else:
+        above, beside = pair(padding, "padding")
+        around = (above, above, beside, beside)
+    return _same(_core.conv2d(x, weight, bias, steps, around, holes, groups), alone)
+
+
+def _named_padding(name: str, stride: tuple, dilation: tuple, weight: Any) -> tuple:
+    if name == "valid":
+        return (0, 0, 0, 0)
+    if name != "same":
+        raise ValueError(f"padding must be integers, 'same' or 'valid', not {name!r}")
+    if stride != (1, 1):
+        raise ValueError(f"padding='same' needs stride 1, got {stride}")
+    kernel = np.shape(weight)[2:] if not isinstance(weight, _core.Tensor) else weight.shape[2:]
+    total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=False)]
+    return tuple(n for t in total for n in (t // 2, t - t // 2)) or (0, 0, 0, 0)
+
+
+def linear(input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> Tensor:
+    """Return ``input @ weight.T + bias``.
+
+    Parameters
+    ----------
+    input : array_like
+        (..., IN).
+    weight : array_like
+        (OUT, IN), or (IN,) for a single output without an axis of its own.
+    bias : array_like, optional
+        (OUT,), or a number.
+    """
+    if not isinstance(weight, _core.Tensor):
+        weight = np.asarray(weight)
+    if len(weight.shape) != 1:
+        return _core.linear(input, weight, bias)
+    y = _core.matmul(input, weight)
+    return y if bias is None else _core.binary("add", y, bias)
+
+
+def batch_norm(
+    input: ArrayLike,
+    running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise each channel (axis 1), then scale and shift it.
+
+    Parameters
+    ----------
+    input : array_like
+        (N, C, ...).
+    running_mean, running_var : array_like
+        (C,). With ``training=True`` they must be None, since nothing is updated in place.
+    weight, bias : array_like, optional
+        (C,).
+    training : bool
+        Use the mean and variance of this input.
+    momentum : float
+        Not used; PyTorch has it for updating the running statistics.
+    eps : float
+        Added to the variance.
+    """
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm needs running_mean and running_var unless training=True")
+        return _core.batch_norm(input, running_mean, running_var, weight, bias, eps)
+    if running_mean is not None or running_var is not None:
+        raise RuntimeError(
+            "batch_norm with training=True does not update running_mean and running_var; "
+            "pass None for both"
+        )
+    x = as_tensor(input)
+    if x.ndim < 2 or x.numel() <= x.shape[1]:
+        raise ValueError(f"expected more than 1 value per channel, got shape {x.shape}")
+    axes = (0, *range(2, x.ndim))
+    mean = x.mean(axes, True)
+    centred = x - mean
+    var = (centred * centred).mean(axes)
+    return _core.batch_norm(x, mean.flatten(), var, weight, bias, eps)
+
+
+def relu(input: ArrayLike, inplace: bool = False) -> Tensor:
+    """Return the input with negative numbers as zero; NaN stays NaN.
+
+    ``inplace`` is taken as a hint: the input is never changed.
+    """
+    return _core.unary("relu", input)
+
+
+def sigmoid(input: ArrayLike) -> Tensor:
+    """Return 1 / (1 + exp(-input))."""
+    return _core.unary("sigmoid", input)
+
+
+def tanh(input: ArrayLike) -> Tensor:
+    """Return the hyperbolic tangent."""
+    return _core.unary("tanh", input)
+
+
+def softmax(
+    input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Tensor:
+    """Return exp(input) divided by its sum along an axis.
+
+    Parameters
+    ----------
+    input : array_like
+        Any shape.
+    dim : int, optional
+        The axis; by default 0 for 0, 1 or 3 dimensions, else 1.
+    dtype : dtype, optional
+        float32 or None.
+    """
+    return _softmax(input, dim, dtype, False)
+
+
+def log_softmax(
+    input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Tensor:
+    """Return the logarithm of `softmax`, without loss of digits."""
+    return _softmax(input, dim, dtype, True)
+
+
+def _softmax(input: Any, dim: int | None, dtype: Any, log: bool) -> Tensor:
+    if dtype is not None and np.dtype(dtype) != np.float32:
+        raise TypeError(f"lucid_c computes in float32, not in {np.dtype(dtype)}")
+    if dim is None:
+        rank = len(input.shape) if isinstance(input, _core.Tensor) else np.ndim(input)
+        dim = 0 if rank in (0, 1, 3) else 1
+    return _core.softmax(input, dim, log)
+
+
+def dropout(
+    input: ArrayLike, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """Return the input: dropout does nothing outside of training.
+
+    Parameters
+    ----------
+    input : array_like
+        Any shape.
+    p : float
+        The share of zeros in training.
+    training : bool
+        PyTorch's default is True; here that is an error unless ``p`` is 0, since this version of
+        lucid_c does not train.
+    inplace : bool
+        Not used.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must be between 0 and 1, got {p}")
+    if training and p > 0:
+        raise RuntimeError("lucid_c does not train yet; call dropout with training=False")
+    return as_tensor(input)
+
+
+def max_pool2d(
+    input: ArrayLike,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor:
+    """Return the largest number in each window.
+
+    Parameters
+    ----------
+    input : array_like
+        (N, C, H, W) or (C, H, W).
+    kernel_size, stride, padding, dilation : int or (int, int)
+        The window, its step (by default its size), what is added around the image (at most half
+        a window, never the largest), the step inside of the window.
+    ceil_mode : bool
+        Whether the last window may reach beyond the image.
+    return_indices : bool
+        Must be False.
+    """
+    if return_indices:
+        raise ValueError("max_pool2d does not give indices: return_indices must be False")
+    return _pool("max", input, kernel_size, stride, padding, dilation, ceil_mode, False, 0)
+
+
+def avg_pool2d(
+    input: ArrayLike,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Return the mean of each window.
+
+    Parameters
+    ----------
+    input : array_like
+        (N, C, H, W) or (C, H, W).
+    kernel_size, stride, padding : int or (int, int)
+        The window, its step (by default its size), zeros around the image.
+    ceil_mode : bool
+        Whether the last window may reach beyond the image.
+    count_include_pad : bool
+        Whether the zeros of the padding count as elements.
+    divisor_override : int, optional
+        What to divide by instead of the number of elements.
+    """
+    divisor = check_divisor(divisor_override)
+    return _pool(
+        "avg", input, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor
+    )
+
+
+def check_divisor(divisor_override: int | None) -> int:
+    """Return the divisor of an average pool as the core takes it."""
+    if divisor_override == 0:
+        raise ValueError("divisor_override must not be zero")
+    return divisor_override or 0
+
+
+def pool_sizes(kernel_size: Size, stride: Size | None, padding: Size, dilation: Size) -> tuple:
+    """Return kernel, stride, padding and dilation of a pool as pairs."""
+    kernel = pair(kernel_size, "kernel_size")
+    step = kernel if stride is None or stride in ((), []) else pair(stride, "stride")
+    return kernel, step, pair(padding, "padding"), pair(dilation, "dilation")
+
+
+def _pool(
+    kind: str,
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Size,
+    dilation: Size,
+    *options: Any,
+) -> Tensor:
+    sizes = pool_sizes(kernel_size, stride, padding, dilation)
+    x, alone = _batch(input)
+    return _same(_core.pool2d(kind, x, *sizes, *options), alone)
+
+
+def adaptive_avg_pool2d(input: ArrayLike, output_size: int | None | Sequence[int | None]) -> Tensor:
+    """Return the means over a grid of windows that cover the image.
+
+    Parameters
+    ----------
+    input : array_like
+        (N, C, H, W) or (C, H, W).
+    output_size : int, None or pair of these
+        Height and width of the result; None keeps the input's.
+    """
+    return _adaptive("avg", input, output_size)
+
+
+def adaptive_max_pool2d(
+    input: ArrayLike,
+    output_size: int | None | Sequence[int | None],
+    return_indices: bool = False,
+) -> Tensor:
+    """Return the largest numbers over a grid of windows that cover the image.
+
+    Parameters
+    ----------
+    input : array_like
+        (N, C, H, W) or (C, H, W).
+    output_size : int, None or pair of these
+        Height and width of the result; None keeps the input's.
+    return_indices : bool
+        Must be False.
+    """
+    if return_indices:
+        raise ValueError("adaptive_max_pool2d does not give indices: return_indices must be False")
+    return _adaptive("max", input, output_size)
+
+
+def _adaptive(kind: str, input: Any, output_size: Any) -> Tensor:
+    x, alone = _batch(input)
+    given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2
+    if len(given) != 2:
+        raise ValueError(f"output_size must be one or two numbers, got {output_size!r}")
+    size = [x.shape[i - 2] if s is None and len(x.shape) > 1 else s for i, s in enumerate(given)]
+    return _same(_core.adaptive_pool2d(kind, x, pair(size, "output_size")), alone)
+
+
+def pad(
+    input: ArrayLike, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Tensor:
+    """Put numbers around a tensor.
+
+    Parameters
+    ----------
+    input : array_like
+        Any shape.
+    pad : sequence of int
+        Two numbers for the last axis, two for the one before it, and so on. Negative ones cut.
+    mode : str
+        ``"constant"``.
+    value : float, optional
+        What is put there; 0 by default.
+    """
+    if mode != "constant":
+        raise ValueError(f"pad has mode 'constant' only, not {mode!r}")
+    if not isinstance(input, _core.Tensor):
+        input = np.asarray(input)
+    rank = len(input.shape)
+    if len(pad) % 2 or len(pad) > 2 * rank:
+        raise ValueError(
+            f"pad must be pairs of numbers for at most {rank} axes, got {len(pad)} numbers"
+        )
+    rest = (0,) * (rank - len(pad) // 2)
+    before, after = (rest + tuple(reversed(tuple(pad)[side::2])) for side in (0, 1))
+    return _core.pad(input, before, after, 0.0 if value is None else value)
