@@ -4,12 +4,12 @@
 The file is not ours: it is looked for through LUCID_C_TEST_DATA and never committed.
 """
 
-import lucid_c.nn.functional as F
 import numpy as np
 import pytest
 
 import lucid_c
 import lucid_c.nn as nn
+import lucid_c.nn.functional as F
 
 
 class Block(nn.Module):

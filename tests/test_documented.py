@@ -7,10 +7,9 @@ import lucid_c
 
 
 def test_resnest_from_a_list_of_layers():
-    from lucid_c.models.blocks import _ResNeStBottleneck
-
     import lucid_c as lucid
     from lucid_c.models import ResNeSt
+    from lucid_c.models.blocks import _ResNeStBottleneck
 
     model = ResNeSt(_ResNeStBottleneck, layers=[3, 4, 6, 3])
     input_tensor = lucid.random.randn(1, 3, 224, 224)
@@ -21,9 +20,8 @@ def test_resnest_from_a_list_of_layers():
 
 def test_resnet_from_a_list_of_layers():
     import lucid_c.nn as nn
-    from lucid_c.models.blocks import BasicBlock
-
     from lucid_c import Tensor
+    from lucid_c.models.blocks import BasicBlock
 
     model = nn.ResNet(block=BasicBlock, layers=[3, 4, 6, 3], num_classes=1000)
     input_ = Tensor(np.random.randn(8, 3, 224, 224))

@@ -5,11 +5,11 @@ import math
 import os
 from pathlib import Path
 
-import lucid_c.nn.functional as F
 import numpy as np
 import pytest
 
 import lucid_c
+import lucid_c.nn.functional as F
 import oracle
 from cases import AVG_POOLS, CONVS, MAX_POOLS, conv_arrays
 from helpers import assert_close, assert_same_bits, draw, ids

@@ -5,11 +5,11 @@ import gc
 
 import numpy as np
 import pytest
-from lucid_c.models.blocks import BasicBlock
 
 import lucid_c
 from helpers import draw, reference_weights
 from lucid_c import models, nn
+from lucid_c.models.blocks import BasicBlock
 
 MiB = 1 << 20
 

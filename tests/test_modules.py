@@ -6,12 +6,11 @@ import gc
 import pickle
 import weakref
 
-import lucid_c.nn.functional as F
 import numpy as np
 import pytest
-from lucid_c.models.blocks import BasicBlock, Bottleneck
 
 import lucid_c
+import lucid_c.nn.functional as F
 import oracle
 from helpers import (
     BAD_INPUT,
@@ -24,6 +23,7 @@ from helpers import (
 )
 from lucid_c import nn
 from lucid_c.models import ResNet
+from lucid_c.models.blocks import BasicBlock, Bottleneck
 
 pytestmark = pytest.mark.isa
 

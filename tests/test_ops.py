@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """lucid_c.ops: arithmetic with broadcasting, products, reductions, shapes, joining."""
 
-import lucid_c.nn.functional as F
 import numpy as np
 import pytest
 
 import lucid_c
+import lucid_c.nn.functional as F
 import oracle
 from helpers import assert_close, assert_same_bits, draw, ids
 from lucid_c import ops
