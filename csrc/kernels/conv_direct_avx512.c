@@ -1,4 +1,5 @@
-/* Direct convolution with 16 lanes: 14 pixels x 2 vectors = 28 sums, 2 registers of weights, 1 of input. */
+/* Direct convolution with 16 lanes: 14 pixels x 2 vectors = 28 sums, 2 registers of weights, 1 of
+ * input. */
 #include "kernels/conv_kernels.h"
 
 #include "base/simd_avx512.h"
@@ -9,7 +10,8 @@
 #define CONV_PX3 14
 
 /* *a += *x * v, *b += *x * w. With 32 registers the compiler does well by itself. */
-static inline __attribute__((always_inline)) void conv_fma2(lc_v *a, lc_v *b, const float *x, lc_v v, lc_v w)
+static inline __attribute__((always_inline)) void conv_fma2(lc_v *a, lc_v *b, const float *x,
+                                                            lc_v v, lc_v w)
 {
     lc_v t = lc_v_broadcast(x);
     *a = lc_v_fma(t, v, *a);
@@ -29,12 +31,14 @@ static inline __attribute__((always_inline)) lc_v conv_permute(lc_v x, lc_vi lan
 
 #include "kernels/conv_direct_body.h"
 
-void lc_conv_dense_f32__avx512(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0, int64_t ow1)
+void lc_conv_dense_f32__avx512(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,
+                               int64_t ow1)
 {
     conv_dense(r, oh0, oh1, ow0, ow1);
 }
 
-void lc_conv_lanes_f32__avx512(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0, int64_t ow1)
+void lc_conv_lanes_f32__avx512(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,
+                               int64_t ow1)
 {
     conv_lanes(r, oh0, oh1, ow0, ow1);
 }

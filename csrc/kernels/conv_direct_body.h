@@ -1,10 +1,12 @@
-/* The direct convolution kernels, written once over the interface of base/simd_<isa>.h. The including file gives
- * CONV_PX2, CONV_PX1, CONV_PXG, CONV_PX3 (pixels per block), conv_fma1, conv_fma2 and conv_permute, and wraps conv_dense and conv_lanes in functions of its own.
+/* The direct convolution kernels, written once over the interface of base/simd_<isa>.h. The
+ * including file gives CONV_PX2, CONV_PX1, CONV_PXG, CONV_PX3 (pixels per block), conv_fma1,
+ * conv_fma2 and conv_permute, and wraps conv_dense and conv_lanes in functions of its own.
  *
- * A row of output pixels is cut evenly into blocks of at most that many pixels (49 = 12 + 12 + 12 + 13 rather than 14 + 14 + 14 + 7),
- * and each count has its own copy of the loops, in which all sums stay in registers. Blocks whose taps all lie inside of the input
- * columns use one pointer and a fixed stride; the others look up every pixel of every tap and read zeros outside.
- * Either way each sum sees the same operands in the same order. */
+ * A row of output pixels is cut evenly into blocks of at most that many pixels (49 = 12 + 12 + 12 +
+ * 13 rather than 14 + 14 + 14 + 7), and each count has its own copy of the loops, in which all sums
+ * stay in registers. Blocks whose taps all lie inside of the input columns use one pointer and a
+ * fixed stride; the others look up every pixel of every tap and read zeros outside. Either way each
+ * sum sees the same operands in the same order. */
 #ifndef LC_KERNELS_CONV_DIRECT_BODY_H
 #define LC_KERNELS_CONV_DIRECT_BODY_H
 
@@ -18,20 +20,22 @@ static const float conv_zeros[LC_CONV_MAX_BLOCK];
 
 /* Where one block of pixels lies. */
 typedef struct conv_spot {
-    const float *x; /* first valid row of taps, input column 0 */
-    const float *w; /* its weights */
-    int64_t iw;     /* input column of the first pixel's first tap; may lie outside */
-    int64_t khn;    /* valid rows of taps */
-    int64_t ow, ow_end; /* first pixel's output column, and the one after which a block goes on in the next row */
+    const float *x;        /* first valid row of taps, input column 0 */
+    const float *w;        /* its weights */
+    int64_t iw;            /* input column of the first pixel's first tap; may lie outside */
+    int64_t khn;           /* valid rows of taps */
+    int64_t ow;            /* output column of the first pixel */
+    int64_t ow_end;        /* columns of an output row, where blocks may cross them */
     const int32_t *spread; /* small groups: see conv_lanes */
-    int64_t pixel;  /* offset of the first pixel in y and add */
+    int64_t pixel;         /* offset of the first pixel in y and add */
 } conv_spot;
 
 #define CONV_PX_MOST (CONV_PX1 > CONV_PX2 ? CONV_PX1 : CONV_PX2) /* the others are smaller */
 
-/* What conv_finish does, for panels with lanes that are not all there. Out of line and through memory: rare, and inlined into
- * every variant it would be most of the code. */
-CONV_NOINLINE void conv_finish_tail(int64_t px, const lc_conv_run *r, const conv_spot *s, const float *sums)
+/* What conv_finish does, for panels with lanes that are not all there. Out of line and through
+ * memory: rare, and inlined into every variant it would be most of the code. */
+CONV_NOINLINE void conv_finish_tail(int64_t px, const lc_conv_run *r, const conv_spot *s,
+                                    const float *sums)
 {
     const bool crop = (r->flags & LC_RUN_CROP) != 0;
     for (int64_t i = 0; i < px; i++)
@@ -45,7 +49,8 @@ CONV_NOINLINE void conv_finish_tail(int64_t px, const lc_conv_run *r, const conv
             if (r->flags & LC_RUN_LAST) {
                 t = lc_v_add(t, lc_v_loadu(r->bias + v * LC_VLEN));
                 if (r->add)
-                    t = lc_v_add(t, crop ? lc_v_maskload(r->add + at, valid) : lc_v_loadu(r->add + at));
+                    t = lc_v_add(t, crop ? lc_v_maskload(r->add + at, valid)
+                                         : lc_v_loadu(r->add + at));
                 if (r->flags & LC_RUN_RELU)
                     t = lc_v_relu(t);
             }
@@ -116,7 +121,7 @@ CONV_INLINE void conv_finish(const int px, const int nv, const lc_conv_run *r, c
 }
 
 /* One k-step: acc[i][v] += x(pixel i) * w[v]. */
-#define CONV_STEP(X_OF_PIXEL, W)                                                                    \
+#define CONV_STEP(X_OF_PIXEL, W)                                                                   \
     do {                                                                                           \
         lc_v conv_w_[LC_CONV_MAX_NV];                                                              \
         CONV_UNROLL                                                                                \
@@ -141,17 +146,19 @@ CONV_INLINE void conv_finish(const int px, const int nv, const lc_conv_run *r, c
         }                                                                                          \
     } while (0)
 
-/* Keeps the compiler from knowing where a pointer comes from. Left alone, gcc keeps an address for every pixel and unrolled
- * step, most of them on the stack: 70 % of the peak rather than 90 % in 1x1 layers. */
+/* Keeps the compiler from knowing where a pointer comes from. Left alone, gcc keeps an address for
+ * every pixel and unrolled step, most of them on the stack: 70 % rather than 78 % of the peak over
+ * resnet_50. */
 #define CONV_OPAQUE(p) __asm__("" : "+r"(p))
 
-/* Pixel i from the pointer to the pixel 3 * (i / 3): two thirds of the pixels are an index register away. */
+/* Pixel i from the pointer to the pixel 3 * (i / 3): two thirds of the pixels are an index register
+ * away. */
 #define CONV_BASES ((CONV_PX_MOST + 2) / 3)
 #define CONV_PIXEL(bases, i, pix) ((bases)[(i) / 3] + (i) % 3 * (pix))
 
 /* `steps` k-steps; x and the weights run side by side. Returns where the weights go on. */
-CONV_INLINE const float *conv_steps(const int px, const int nv, const float *x, int64_t pix, const float *w, int64_t steps,
-                                    lc_v acc[][LC_CONV_MAX_NV])
+CONV_INLINE const float *conv_steps(const int px, const int nv, const float *x, int64_t pix,
+                                    const float *w, int64_t steps, lc_v acc[][LC_CONV_MAX_NV])
 {
     const float *base[CONV_BASES];
     CONV_UNROLL
@@ -182,7 +189,8 @@ CONV_INLINE const float *conv_steps(const int px, const int nv, const float *x, 
     return w;
 }
 
-/* All taps inside. Taps of a row that lie side by side in memory (dilation 1) are one run of k-steps. */
+/* All taps inside. Taps of a row that lie side by side in memory (dilation 1) are one run of
+ * k-steps. */
 CONV_INLINE void conv_inside(const int px, const int nv, const lc_conv_run *r, const conv_spot *s)
 {
     lc_v acc[CONV_PX_MOST][LC_CONV_MAX_NV];
@@ -210,7 +218,8 @@ CONV_INLINE void conv_inside(const int px, const int nv, const lc_conv_run *r, c
     conv_finish(px, nv, r, s, acc);
 }
 
-/* Pixels of two or more rows, all taps inside of the memory of the input (LC_RUN_CROSS): a pointer per pixel. */
+/* Pixels of two or more rows, all taps inside of the memory of the input (LC_RUN_CROSS): a pointer
+ * per pixel. */
 CONV_INLINE void conv_cross(const int px, const int nv, const lc_conv_run *r, const conv_spot *s)
 {
     lc_v acc[CONV_PX_MOST][LC_CONV_MAX_NV];
@@ -257,8 +266,9 @@ CONV_INLINE void conv_cross(const int px, const int nv, const lc_conv_run *r, co
     conv_finish(px, nv, r, s, acc);
 }
 
-/* Some taps outside: a pointer for every pixel and tap. Slower by a half where panels are narrow; ops/conv2d.c copies padded
- * inputs to scratch rather than use it, except where the copy would be large. */
+/* Some taps outside: a pointer for every pixel and tap. Slower by a half where panels are narrow;
+ * ops/conv2d.c copies padded inputs to scratch rather than use it, except where the copy would be
+ * large. */
 CONV_INLINE void conv_edge(const int px, const int nv, const lc_conv_run *r, const conv_spot *s)
 {
     lc_v acc[CONV_PX_MOST][LC_CONV_MAX_NV];
@@ -284,14 +294,16 @@ CONV_INLINE void conv_edge(const int px, const int nv, const lc_conv_run *r, con
     conv_finish(px, nv, r, s, acc);
 }
 
-/* Small groups: the block of inputs at a tap is one vector; copies of it with channel c of each group spread over the lanes of its
- * group meet weights [c][lane]. `full`: the group is the whole block, a copy is a broadcast. */
+/* Small groups: the block of inputs at a tap is one vector; copies of it with channel c of each
+ * group spread over the lanes of its group meet weights [c][lane]. `full`: the group is the whole
+ * block, a copy is a broadcast. */
 CONV_INLINE lc_v conv_spread(const bool full, const float *x, int64_t c, lc_vi lanes)
 {
     return full ? lc_v_broadcast(x + c) : conv_permute(lc_v_loadu(x), lanes);
 }
 
-CONV_INLINE void conv_groups(const int px, const bool full, const bool edge, const lc_conv_run *r, const conv_spot *s)
+CONV_INLINE void conv_groups(const int px, const bool full, const bool edge, const lc_conv_run *r,
+                             const conv_spot *s)
 {
     lc_v acc[CONV_PX_MOST][LC_CONV_MAX_NV];
     const int nv = 1;
@@ -304,8 +316,9 @@ CONV_INLINE void conv_groups(const int px, const bool full, const bool edge, con
             const float *x[CONV_PXG];
             CONV_UNROLL
             for (int i = 0; i < px; i++)
-                x[i] = edge && (uint64_t)(iw0 + i * r->stride[1]) >= (uint64_t)r->w_in ? conv_zeros
-                                                                                      : xr + iw0 * LC_VLEN + i * pix;
+                x[i] = edge && (uint64_t)(iw0 + i * r->stride[1]) >= (uint64_t)r->w_in
+                           ? conv_zeros
+                           : xr + iw0 * LC_VLEN + i * pix;
             for (int64_t c = 0; c < cg; c++, w += LC_VLEN) {
                 const lc_vi lanes = lc_vi_loadu(s->spread + c * LC_VLEN);
                 const lc_v wc = lc_v_loadu(w);
@@ -318,8 +331,10 @@ CONV_INLINE void conv_groups(const int px, const bool full, const bool edge, con
     conv_finish(px, nv, r, s, acc);
 }
 
-/* The same for kernels 3 wide that move by 1: a copy, once made, serves three pixels. Here the order of the sum is kh, c, kw. */
-CONV_INLINE void conv_groups3(const int px, const bool full, const bool edge, const lc_conv_run *r, const conv_spot *s)
+/* The same for kernels 3 wide that move by 1: a copy, once made, serves three pixels. Here the
+ * order of the sum is kh, c, kw. */
+CONV_INLINE void conv_groups3(const int px, const bool full, const bool edge, const lc_conv_run *r,
+                              const conv_spot *s)
 {
     lc_v acc[CONV_PX_MOST][LC_CONV_MAX_NV];
     const int nv = 1;
@@ -330,7 +345,8 @@ CONV_INLINE void conv_groups3(const int px, const bool full, const bool edge, co
         const float *x[CONV_PX3 + 2], *x0 = xr + s->iw * LC_VLEN;
         CONV_UNROLL
         for (int j = 0; j < px + 2; j++)
-            x[j] = edge && (uint64_t)(s->iw + j) >= (uint64_t)r->w_in ? conv_zeros : x0 + j * LC_VLEN;
+            x[j] =
+                edge && (uint64_t)(s->iw + j) >= (uint64_t)r->w_in ? conv_zeros : x0 + j * LC_VLEN;
         for (int64_t c = 0; c < cg; c++) {
             const lc_vi lanes = lc_vi_loadu(s->spread + c * LC_VLEN);
             lc_v wk[3];
@@ -350,14 +366,14 @@ CONV_INLINE void conv_groups3(const int px, const bool full, const bool edge, co
     conv_finish(px, nv, r, s, acc);
 }
 
-#define CONV_CASE(N, MAX, CALL)                                                                     \
+#define CONV_CASE(N, MAX, CALL)                                                                    \
     case N:                                                                                        \
         if (N <= (MAX)) {                                                                          \
             const int px = N <= (MAX) ? N : 1;                                                     \
             CALL;                                                                                  \
         }                                                                                          \
         break;
-#define CONV_CASES(MAX, CALL)                                                                       \
+#define CONV_CASES(MAX, CALL)                                                                      \
     CONV_CASE(1, MAX, CALL)                                                                        \
     CONV_CASE(2, MAX, CALL)                                                                        \
     CONV_CASE(3, MAX, CALL)                                                                        \
@@ -476,7 +492,8 @@ CONV_INLINE void conv_rows(const lc_conv_run *r, int64_t oh, int64_t *first, int
     *last = to < r->kh ? to : r->kh;
 }
 
-CONV_INLINE conv_spot conv_spot_at(const lc_conv_run *r, int64_t oh, int64_t ow, int64_t first, int64_t last)
+CONV_INLINE conv_spot conv_spot_at(const lc_conv_run *r, int64_t oh, int64_t ow, int64_t first,
+                                   int64_t last)
 {
     conv_spot s;
     const int64_t ih = oh * r->stride[0] - r->pad[0] + first * r->dilation[0];
@@ -485,13 +502,15 @@ CONV_INLINE conv_spot conv_spot_at(const lc_conv_run *r, int64_t oh, int64_t ow,
     s.w = r->w + first * r->kw * r->cb * r->nv * LC_VLEN;
     s.iw = ow * r->stride[1] - r->pad[1];
     s.ow = ow;
-    s.ow_end = -1;
+    s.ow_end = -1; /* none */
+    s.spread = NULL;
     s.pixel = oh * r->y_row + ow * r->y_pix;
     return s;
 }
 
-/* Brings the weights of the next chunk or panel, which follow, into the L2 cache: a part with each block of pixels. Weights
- * of a whole model do not stay in any cache; without this the 7x7 layers wait for memory (+ 10 to 20 % there). */
+/* Brings the weights of the next chunk or panel, which follow, into the L2 cache: a part with each
+ * block of pixels. Weights of a whole model do not stay in any cache; without this the 7x7 layers
+ * wait for memory (+ 10 to 20 % there). */
 typedef struct conv_ahead {
     const float *at, *end;
     int64_t step; /* floats per block of pixels */
@@ -511,8 +530,9 @@ CONV_INLINE void conv_ahead_step(conv_ahead *a)
 }
 
 /* Walks the rectangle row by row. */
-CONV_INLINE void conv_walk(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0, int64_t ow1, int64_t most,
-                           const int32_t *spread, conv_block_fn *inside, conv_block_fn *edge)
+CONV_INLINE void conv_walk(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0, int64_t ow1,
+                           int64_t most, const int32_t *spread, conv_block_fn *inside,
+                           conv_block_fn *edge)
 {
     const int64_t width = ow1 - ow0, parts = (width + most - 1) / most;
     if (parts == 0)
@@ -535,7 +555,8 @@ CONV_INLINE void conv_walk(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64
     }
 }
 
-/* Walks a whole plane as if it were one row: 7x7 is 9 blocks of 5 or 6 pixels rather than 14 of 3 or 4. */
+/* Walks a whole plane as if it were one row: 7x7 is 9 blocks of 5 or 6 pixels rather than 14 of 3
+ * or 4. */
 CONV_INLINE void conv_walk_plane(const lc_conv_run *r, int64_t oh1, int64_t ow1)
 {
     const int64_t most = CONV_PX2, pixels = oh1 * ow1, parts = (pixels + most - 1) / most;
@@ -563,7 +584,8 @@ CONV_INLINE void conv_walk_plane(const lc_conv_run *r, int64_t oh1, int64_t ow1)
     }
 }
 
-CONV_INLINE void conv_dense(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0, int64_t ow1)
+CONV_INLINE void conv_dense(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,
+                            int64_t ow1)
 {
     const bool two = r->nv == 2;
     if (two && (r->flags & LC_RUN_CROSS))
@@ -574,7 +596,8 @@ CONV_INLINE void conv_dense(const lc_conv_run *r, int64_t oh0, int64_t oh1, int6
         conv_walk(r, oh0, oh1, ow0, ow1, CONV_PX1, NULL, conv_inside_1, conv_edge_1);
 }
 
-CONV_INLINE void conv_lanes(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0, int64_t ow1)
+CONV_INLINE void conv_lanes(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,
+                            int64_t ow1)
 {
     int32_t spread[LC_VLEN * LC_VLEN]; /* [c][lane]: the lane that the copy for channel c takes */
     const int group = (int)r->cb;
@@ -582,10 +605,12 @@ CONV_INLINE void conv_lanes(const lc_conv_run *r, int64_t oh0, int64_t oh1, int6
     for (int i = 0; i < group * LC_VLEN; i++)
         spread[i] = (i % LC_VLEN & ~(group - 1)) + i / LC_VLEN;
     if (r->kw == 3 && r->stride[1] == 1 && r->dilation[1] == 1)
-        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PX3, spread, full ? conv_groups3_inside_full : conv_groups3_inside,
+        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PX3, spread,
+                  full ? conv_groups3_inside_full : conv_groups3_inside,
                   full ? conv_groups3_edge_full : conv_groups3_edge);
     else
-        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PXG, spread, full ? conv_groups_inside_full : conv_groups_inside,
+        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PXG, spread,
+                  full ? conv_groups_inside_full : conv_groups_inside,
                   full ? conv_groups_edge_full : conv_groups_edge);
 }
 

@@ -1,9 +1,11 @@
-/* Plain loops for either block size. They fill the whole table; the other ISAs overwrite what they improve. */
+/* Plain loops for either block size. They fill the whole table; the other ISAs overwrite what they
+ * improve. */
 #include "kernels/conv_kernels.h"
 
 #include <stdbool.h>
 
-/* Adds a chunk's sum to y and finishes it where it is the last: the order of roundings that conv_kernels.h promises. */
+/* Adds a chunk's sum to y and finishes it where it is the last: the order of roundings that
+ * conv_kernels.h promises. */
 static void finish(const lc_conv_run *r, int64_t pixel, const float *sum)
 {
     for (int v = 0; v < r->nv; v++) {
@@ -28,7 +30,8 @@ static void finish(const lc_conv_run *r, int64_t pixel, const float *sum)
     }
 }
 
-void lc_conv_dense_f32__scalar(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0, int64_t ow1)
+void lc_conv_dense_f32__scalar(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,
+                               int64_t ow1)
 {
     const int width = r->nv * r->block;
     for (int64_t oh = oh0; oh < oh1; oh++)
@@ -54,7 +57,8 @@ void lc_conv_dense_f32__scalar(const lc_conv_run *r, int64_t oh0, int64_t oh1, i
         }
 }
 
-void lc_conv_lanes_f32__scalar(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0, int64_t ow1)
+void lc_conv_lanes_f32__scalar(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,
+                               int64_t ow1)
 {
     const int group = (int)r->cb; /* a power of two */
     for (int64_t oh = oh0; oh < oh1; oh++)

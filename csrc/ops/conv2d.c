@@ -3,11 +3,13 @@
 #include "ops/conv_form.h"
 #include "ops/ops.h"
 
-/* A chunk of about this many k-steps is summed in registers before it is added to y: its weights (64 bytes per k-step with
- * vectors of 8) stay in the L1 cache while all pixels pass by, and sums of at most this many terms stay accurate. */
+/* A chunk of about this many k-steps is summed in registers before it is added to y: its weights
+ * (64 bytes per k-step with vectors of 8) stay in the L1 cache while all pixels pass by, and sums
+ * of at most this many terms stay accurate. */
 #define CHUNK_STEPS 256
 
-/* A plain input with so few channels is read as it is; padded to a block most of the work would be on zeros. */
+/* A plain input with so few channels is read as it is; padded to a block most of the work would be
+ * on zeros. */
 #define MAX_PLAIN_CHANNELS 4
 
 /* --- shapes */
@@ -34,8 +36,8 @@ static lc_status check_vector(const lc_desc *d, const char *name, int64_t oc)
     char text[LC_SHAPE_TEXT];
     LC_TRY(check_input(d, name));
     if (d->rank != 1 || d->dim[0] != oc)
-        return lc_fail(LC_ERR_VALUE, "conv2d: %s of shape %s does not fit %lld output channels", name,
-                       lc_shape_text(d, text), (long long)oc);
+        return lc_fail(LC_ERR_VALUE, "conv2d: %s of shape %s does not fit %lld output channels",
+                       name, lc_shape_text(d, text), (long long)oc);
     return LC_OK;
 }
 
@@ -44,20 +46,27 @@ static lc_status check_weight(const lc_conv2d_attr *a, const lc_desc *x, const l
     char wt[LC_SHAPE_TEXT], xt[LC_SHAPE_TEXT];
     LC_TRY(check_input(w, "weight"));
     if (w->rank != 4)
-        return lc_fail(LC_ERR_VALUE, "conv2d: weight must have 4 dimensions (OC, IC / groups, KH, KW), not shape %s",
-                       lc_shape_text(w, wt));
+        return lc_fail(
+            LC_ERR_VALUE,
+            "conv2d: weight must have 4 dimensions (OC, IC / groups, KH, KW), not shape %s",
+            lc_shape_text(w, wt));
     lc_shape_text(w, wt);
     for (int i = 0; i < 4; i++)
         if (w->dim[i] < 1)
-            return lc_fail(LC_ERR_VALUE, "conv2d: weight of shape %s has a dimension of size 0", wt);
+            return lc_fail(LC_ERR_VALUE, "conv2d: weight of shape %s has a dimension of size 0",
+                           wt);
     if (w->dim[0] % a->groups != 0)
-        return lc_fail(LC_ERR_VALUE, "conv2d: groups = %lld does not divide the %lld output channels of weight %s",
-                       (long long)a->groups, (long long)w->dim[0], wt);
+        return lc_fail(
+            LC_ERR_VALUE,
+            "conv2d: groups = %lld does not divide the %lld output channels of weight %s",
+            (long long)a->groups, (long long)w->dim[0], wt);
     if (w->dim[1] > INT64_MAX / a->groups || x->dim[1] != w->dim[1] * a->groups)
         return lc_fail(LC_ERR_VALUE,
-                       "conv2d: weight of shape %s with groups = %lld expects an input with %lld channels, but the input "
+                       "conv2d: weight of shape %s with groups = %lld expects an input with %lld "
+                       "channels, but the input "
                        "has shape %s",
-                       wt, (long long)a->groups, (long long)(w->dim[1] * a->groups), lc_shape_text(x, xt));
+                       wt, (long long)a->groups, (long long)(w->dim[1] * a->groups),
+                       lc_shape_text(x, xt));
     return LC_OK;
 }
 
@@ -70,20 +79,24 @@ static lc_status output_size(const lc_conv2d_attr *a, const lc_desc *in, int axi
     int64_t before = a->pad[2 * axis], after = a->pad[2 * axis + 1];
     int64_t stride = a->stride[axis], dilation = a->dilation[axis];
     if (stride < 1 || dilation < 1)
-        return lc_fail(LC_ERR_VALUE, "conv2d: stride and dilation must be positive, not %lld and %lld (%s)",
+        return lc_fail(LC_ERR_VALUE,
+                       "conv2d: stride and dilation must be positive, not %lld and %lld (%s)",
                        (long long)stride, (long long)dilation, name);
     if (before < 0 || after < 0)
-        return lc_fail(LC_ERR_VALUE, "conv2d: padding must not be negative: %lld and %lld (%s)", (long long)before,
-                       (long long)after, name);
+        return lc_fail(LC_ERR_VALUE, "conv2d: padding must not be negative: %lld and %lld (%s)",
+                       (long long)before, (long long)after, name);
     if (stride > limit || dilation > limit || before > limit || after > limit || size > limit ||
         kernel > limit / dilation)
-        return lc_fail(LC_ERR_VALUE, "conv2d: stride, dilation, padding or kernel is too large (%s)", name);
+        return lc_fail(LC_ERR_VALUE,
+                       "conv2d: stride, dilation, padding or kernel is too large (%s)", name);
     int64_t padded = size + before + after, reach = dilation * (kernel - 1) + 1;
     if (padded < reach)
         return lc_fail(LC_ERR_VALUE,
-                       "conv2d: the kernel covers %lld elements, more than the padded input has: %lld + padding %lld + %lld "
+                       "conv2d: the kernel covers %lld elements, more than the padded input has: "
+                       "%lld + padding %lld + %lld "
                        "(%s)",
-                       (long long)reach, (long long)size, (long long)before, (long long)after, name);
+                       (long long)reach, (long long)size, (long long)before, (long long)after,
+                       name);
     *out = (padded - reach) / stride + 1;
     return LC_OK;
 }
@@ -99,15 +112,20 @@ static lc_status conv_infer(const void *attr, int n_in, const lc_desc *in, int *
         return lc_fail(LC_ERR_VALUE, "conv2d: %d inputs given, %d expected", n_in, expected);
     LC_TRY(check_input(&in[0], "input"));
     if (in[0].rank != 4)
-        return lc_fail(LC_ERR_VALUE, "conv2d: input must have 4 dimensions (N, C, H, W), not shape %s",
+        return lc_fail(LC_ERR_VALUE,
+                       "conv2d: input must have 4 dimensions (N, C, H, W), not shape %s",
                        lc_shape_text(&in[0], text));
     if (a->groups < 1)
-        return lc_fail(LC_ERR_VALUE, "conv2d: groups must be positive, not %lld", (long long)a->groups);
+        return lc_fail(LC_ERR_VALUE, "conv2d: groups must be positive, not %lld",
+                       (long long)a->groups);
     if (in[0].dim[1] % a->groups != 0)
-        return lc_fail(LC_ERR_VALUE, "conv2d: groups = %lld does not divide the channels of the input of shape %s",
-                       (long long)a->groups, lc_shape_text(&in[0], text));
+        return lc_fail(
+            LC_ERR_VALUE,
+            "conv2d: groups = %lld does not divide the channels of the input of shape %s",
+            (long long)a->groups, lc_shape_text(&in[0], text));
     if (!packed) {
-        static const char *const names[] = {"batch norm weight", "batch norm bias", "running mean", "running variance"};
+        static const char *const names[] = {"batch norm weight", "batch norm bias", "running mean",
+                                            "running variance"};
         LC_TRY(check_weight(a, &in[0], &in[1]));
         if (bias)
             LC_TRY(check_vector(&in[2], "bias", in[1].dim[0]));
@@ -122,7 +140,8 @@ static lc_status conv_infer(const void *attr, int n_in, const lc_desc *in, int *
     if (add) {
         LC_TRY(check_input(&in[n_in - 1], "residual"));
         if (!lc_desc_same_shape(&in[n_in - 1], &out[0]))
-            return lc_fail(LC_ERR_VALUE, "conv2d: residual of shape %s does not fit the output of shape %s",
+            return lc_fail(LC_ERR_VALUE,
+                           "conv2d: residual of shape %s does not fit the output of shape %s",
                            lc_shape_text(&in[n_in - 1], text), lc_shape_text(&out[0], other));
     }
     return LC_OK;
@@ -130,7 +149,8 @@ static lc_status conv_infer(const void *attr, int n_in, const lc_desc *in, int *
 
 /* --- layouts and packing */
 
-static lc_layout wanted_input(const lc_conv2d_attr *a, const lc_desc *in, int block, lc_layout given)
+static lc_layout wanted_input(const lc_conv2d_attr *a, const lc_desc *in, int block,
+                              lc_layout given)
 {
     int64_t ic = in[0].dim[1];
     if (a->groups > 1)
@@ -166,8 +186,8 @@ static bool conv_insists(const lc_layout_query *q, int i, lc_layout *want)
     return !lc_layout_equal(*want, lc_layout_blocked(q->block, q->in[0].dim[1], 1));
 }
 
-static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_desc *out, const lc_kernels *kernels,
-                      lc_pack_spec *spec)
+static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_desc *out,
+                      const lc_kernels *kernels, lc_pack_spec *spec)
 {
     const lc_conv2d_attr *a = attr;
     if (a->flags & LC_CONV_PACKED)
@@ -200,11 +220,12 @@ static void conv_set_packed(void *attr, int n_in, const lc_desc *in)
 
 /* --- the plan */
 
-/* Inputs that are copied to scratch first, tile by tile: 1 to 4 % of the time of the layers that do it. */
+/* Inputs that are copied to scratch first, tile by tile, in 1 to 4 % of the layer's time. Gains
+ * are those of the layers of resnet_50, the copy included. */
 typedef enum copy_mode {
     COPY_NONE = 0,
-    COPY_PAD,  /* zeros left and right, so that no pixel is at an edge (+ 5 % at 56x56, 12 % stem and 14x14, 40 % at 7x7) */
-    COPY_PICK, /* strided 1x1: the pixels that count, side by side in one row (+ 15 to 40 %) */
+    COPY_PAD,  /* zeros left and right: no pixel is at an edge (56x56 + 5 %, stem 15 %, 7x7 40 %) */
+    COPY_PICK, /* strided 1x1: the pixels that count, side by side in one row (+ 15 to 50 %) */
 } copy_mode;
 
 typedef struct conv_prep {
@@ -212,16 +233,18 @@ typedef struct conv_prep {
     lc_conv_run run; /* what is the same for all calls */
     lc_conv_run_fn kernel;
     copy_mode copy;
-    int64_t x_h, x_w;          /* the input */
-    int64_t copy_w;            /* COPY_PAD: columns */
-    bool copy_rows;            /* COPY_PAD: rows above and below too */
+    int64_t x_h, x_w; /* the input */
+    int64_t copy_w;   /* COPY_PAD: columns */
+    bool copy_rows;   /* COPY_PAD: rows above and below too */
     bool add;
-    bool tail;                 /* some output blocks have padding */
-    int64_t chunks, step_floats; /* chunks of input blocks; floats of weights per input block and output block */
-    int64_t n, oh, ow;         /* a 1x1 convolution that moves nothing has all its pixels in one row */
+    bool tail;           /* some output blocks have padding */
+    int64_t chunks;      /* parts of the input blocks */
+    int64_t step_floats; /* floats of weights per input block and output block */
+    int64_t n, oh, ow;   /* a 1x1 convolution that moves nothing has all its pixels in one row */
     int64_t x_image, x_group, y_image, y_group;
     int64_t slot_each, slot_padded; /* channels of an output group of the layout: valid, padded */
-    int64_t tiles, splits;     /* an item is a tile of pixels of one image and group, and a part of the panels */
+    /* An item is a tile of the pixels of one image and group, and one part of its panels. */
+    int64_t tiles, splits;
 } conv_prep;
 
 static int64_t ceil_div(int64_t a, int64_t b)
@@ -234,17 +257,19 @@ static int64_t min64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Work items. No result depends on this. A tile's input should stay in half of the L2 cache while all panels pass over it;
- * then there should be enough items, of nearly equal size, for the team: by splitting the larger of weights and input, so that
- * what is read by every thread is the smaller one. */
+/* Work items. No result depends on this. A tile's input should stay in the L2 cache while all
+ * panels pass over it (7/8 of it is best: 1/2 loses 15 % where 2048 channels at 7x7 then are two
+ * tiles, each of which streams all weights); then there should be enough items, of nearly equal
+ * size, for the team: by splitting the larger of weights and input, so that what is read by every
+ * thread is the smaller one. */
 static void schedule(const lc_step *step, conv_prep *p)
 {
-    const int64_t budget = (int64_t)(lc_cpu_get()->l2 / 2);
+    const int64_t budget = (int64_t)(lc_cpu_get()->l2 * 7 / 8);
     const lc_conv_form *f = &p->form;
     const int64_t pixels = p->copy == COPY_PICK ? p->oh * p->ow : p->x_h * p->x_w;
     const int64_t x_bytes = f->ib * f->cb * pixels * (int64_t)sizeof(float);
     const int64_t w_bytes = f->ob * f->w_ob * (int64_t)sizeof(float);
-    const int64_t most_tiles = p->run.flags & LC_RUN_CROSS                ? 1
+    const int64_t most_tiles = p->run.flags & LC_RUN_CROSS          ? 1
                                : p->oh == 1 && p->copy != COPY_PICK ? ceil_div(p->ow, 24)
                                                                     : p->oh;
     p->tiles = p->splits = 1;
@@ -265,7 +290,8 @@ static void schedule(const lc_step *step, conv_prep *p)
     }
 }
 
-static void fill_run(const lc_conv2d_attr *a, const lc_desc *x, const lc_desc *y, conv_prep *p, int block)
+static void fill_run(const lc_conv2d_attr *a, const lc_desc *x, const lc_desc *y, conv_prep *p,
+                     int block)
 {
     lc_conv_run *r = &p->run;
     const int64_t h = x->dim[2], w = x->dim[3];
@@ -293,14 +319,17 @@ static void fill_run(const lc_conv2d_attr *a, const lc_desc *x, const lc_desc *y
     r->flags = a->flags & LC_CONV_RELU ? LC_RUN_RELU : 0;
 }
 
-/* Chooses the variant. A function of the layer, H, W and ISA only: results may depend on it in the sign of a zero. */
+/* Chooses the variant. A function of the layer, H, W and ISA only: results may depend on it in the
+ * sign of a zero. */
 static void choose(const lc_kernels *k, conv_prep *p)
 {
     lc_conv_run *r = &p->run;
-    const bool pointwise = r->kh == 1 && r->kw == 1 && r->pad[0] == 0 && r->pad[1] == 0 && !p->form.lanes &&
-                           (p->oh - 1) * r->stride[0] < p->x_h && (p->ow - 1) * r->stride[1] < p->x_w;
+    const bool pointwise = r->kh == 1 && r->kw == 1 && r->pad[0] == 0 && r->pad[1] == 0 &&
+                           !p->form.lanes && (p->oh - 1) * r->stride[0] < p->x_h &&
+                           (p->ow - 1) * r->stride[1] < p->x_w;
     if (pointwise && p->oh == p->x_h && p->ow == p->x_w) {
-        r->w_in = p->ow = p->oh * p->ow; /* a convolution that moves nothing has all its pixels in one row */
+        r->w_in = p->ow =
+            p->oh * p->ow; /* a convolution that moves nothing has all its pixels in one row */
         r->h = p->oh = 1;
         return;
     }
@@ -315,7 +344,8 @@ static void choose(const lc_kernels *k, conv_prep *p)
     if (r->pad[1] > 0 || p->copy_w > p->x_w)
         p->copy = COPY_PAD;
     const int64_t px = k->conv.dense_px;
-    if (p->form.ob >= 2 && p->oh > 1 && p->ow / ceil_div(p->ow, px) < 4 && rows <= 2 * p->x_h + 64) {
+    if (p->form.ob >= 2 && p->oh > 1 && p->ow / ceil_div(p->ow, px) < 4 &&
+        rows <= 2 * p->x_h + 64) {
         r->flags |= LC_RUN_CROSS;
         p->copy = COPY_PAD;
         p->copy_rows = true;
@@ -349,9 +379,14 @@ static lc_status conv_prepare(lc_step *step)
         return lc_fail(LC_ERR_RUNTIME, "conv2d: weights have not been packed");
     LC_TRY(lc_step_prep(step, sizeof(conv_prep)));
     conv_prep *p = step->prep;
-    p->form = lc_conv_form_get(&(lc_conv_shape){.groups = a->groups, .ic = x->dim[1], .oc = y->dim[1],
-                                                .kh = a->kernel[0], .kw = a->kernel[1], .x = x->layout,
-                                                .y = y->layout, .block = block});
+    p->form = lc_conv_form_get(&(lc_conv_shape){.groups = a->groups,
+                                                .ic = x->dim[1],
+                                                .oc = y->dim[1],
+                                                .kh = a->kernel[0],
+                                                .kw = a->kernel[1],
+                                                .x = x->layout,
+                                                .y = y->layout,
+                                                .block = block});
     fill_run(a, x, y, p, block);
     p->x_group = p->form.ib * p->run.x_blk;
     p->x_image = p->x_group * p->form.groups;
@@ -363,9 +398,11 @@ static lc_status conv_prepare(lc_step *step)
     p->add = (a->flags & LC_CONV_ADD) != 0;
     p->slot_each = y->dim[1] / y->layout.groups;
     p->slot_padded = ceil_div(p->slot_each, block) * block;
-    p->tail = !p->form.lanes && p->slot_each != p->slot_padded; /* lanes: padding meets zeros only */
+    p->tail =
+        !p->form.lanes && p->slot_each != p->slot_padded; /* lanes: padding meets zeros only */
     p->step_floats = a->kernel[0] * a->kernel[1] * p->form.cb * block;
-    int64_t steps = a->kernel[0] * a->kernel[1] * p->form.cb, blocks = (CHUNK_STEPS + steps / 2) / steps;
+    int64_t steps = a->kernel[0] * a->kernel[1] * p->form.cb,
+            blocks = (CHUNK_STEPS + steps / 2) / steps;
     p->chunks = ceil_div(p->form.ib, blocks > 1 ? blocks : 1);
     if (p->n == 0 || p->oh == 0 || p->ow == 0) {
         step->items[0] = 0;
@@ -388,8 +425,10 @@ static inline void copy_pixel(float *to, const float *from, int64_t channels)
         memcpy(to, from, (size_t)channels * sizeof(float));
 }
 
-/* Copies the input of output rows [oh0, oh1) of one image and group; returns where row 0, column 0 of what `r` then describes is. */
-static const float *copy_tile(const conv_prep *p, lc_conv_run *r, const float *x, float *to, int64_t oh0, int64_t oh1, bool held)
+/* Copies the input of output rows [oh0, oh1) of one image and group; returns where row 0, column 0
+ * of what `r` then describes is. */
+static const float *copy_tile(const conv_prep *p, lc_conv_run *r, const float *x, float *to,
+                              int64_t oh0, int64_t oh1, bool held)
 {
     if (p->copy == COPY_PICK) {
         const int64_t pixels = (oh1 - oh0) * p->ow, cb = r->cb;
@@ -408,14 +447,16 @@ static const float *copy_tile(const conv_prep *p, lc_conv_run *r, const float *x
         return to;
     }
     /* Input rows [a, e) of which [a0, e0) exist, columns from -pad on. */
-    int64_t a = oh0 * r->stride[0] - r->pad[0], e = (oh1 - 1) * r->stride[0] - r->pad[0] + (r->kh - 1) * r->dilation[0] + 1;
+    int64_t a = oh0 * r->stride[0] - r->pad[0],
+            e = (oh1 - 1) * r->stride[0] - r->pad[0] + (r->kh - 1) * r->dilation[0] + 1;
     int64_t a0 = a < 0 ? 0 : min64(a, p->x_h), e0 = e < a0 ? a0 : min64(e, p->x_h);
     if (!p->copy_rows) {
         a = a0;
         e = e0;
     }
     const int64_t rows = e - a, line = p->copy_w * r->x_col;
-    const int64_t left = min64(r->pad[1], p->copy_w) * r->x_col, width = min64(p->x_w * r->x_col, line - left);
+    const int64_t left = min64(r->pad[1], p->copy_w) * r->x_col,
+                  width = min64(p->x_w * r->x_col, line - left);
     for (int64_t b = 0; b < p->form.ib && !held; b++)
         for (int64_t ih = a; ih < e; ih++) {
             float *row = to + (b * rows + ih - a) * line;
@@ -439,7 +480,8 @@ static const float *copy_tile(const conv_prep *p, lc_conv_run *r, const float *x
 }
 
 /* All chunks of one panel, over the pixels of a tile. */
-static void run_panel(const conv_prep *p, lc_conv_run *r, const float *x, const float *w, const int64_t rect[4])
+static void run_panel(const conv_prep *p, lc_conv_run *r, const float *x, const float *w,
+                      const int64_t rect[4])
 {
     const int64_t ib = p->form.ib;
     r->w_blk = p->step_floats * r->nv;
@@ -459,7 +501,8 @@ static void run_item(const conv_prep *p, const lc_bind *bind, int64_t item, bool
 {
     const lc_conv_form *f = &p->form;
     const int64_t tile = item % p->tiles, group = item / p->tiles % f->groups;
-    const int64_t n = item / (p->tiles * f->groups) % p->n, split = item / (p->tiles * f->groups * p->n);
+    const int64_t n = item / (p->tiles * f->groups) % p->n,
+                  split = item / (p->tiles * f->groups * p->n);
     int64_t rect[4] = {0, p->oh, 0, p->ow};
     int64_t *range = p->oh == 1 ? &rect[2] : &rect[0], size = range[1];
     range[0] = tile * size / p->tiles;
@@ -479,7 +522,8 @@ static void run_item(const conv_prep *p, const lc_bind *bind, int64_t item, bool
     }
     const int64_t last = (split + 1) * f->panels / p->splits;
     for (int64_t panel = split * f->panels / p->splits; panel < last; panel++) {
-        const int64_t block = group * f->ob + panel * 2, at = n * p->y_image + block * r.y_vec + y_from;
+        const int64_t block = group * f->ob + panel * 2,
+                      at = n * p->y_image + block * r.y_vec + y_from;
         r.nv = f->ob - panel * 2 < 2 ? 1 : 2;
         r.y = (float *)bind->out[0] + at;
         r.add = p->add ? (const float *)bind->in[2] + at : NULL;
@@ -495,11 +539,13 @@ static void run_item(const conv_prep *p, const lc_bind *bind, int64_t item, bool
     }
 }
 
-static lc_status conv_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin, int64_t end)
+static lc_status conv_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                          int64_t end)
 {
     (void)phase;
     const conv_prep *p = step->prep;
-    const int64_t tiles = p->tiles * p->form.groups * p->n; /* items that far apart read the same input */
+    const int64_t tiles =
+        p->tiles * p->form.groups * p->n; /* items that far apart read the same input */
     for (int64_t item = begin; item < end; item++)
         run_item(p, bind, item, tiles == 1 && item > begin);
     return LC_OK;
@@ -509,7 +555,8 @@ static int64_t conv_macs(const void *attr, int n_in, const lc_desc *in, const lc
 {
     const lc_conv2d_attr *a = attr;
     (void)n_in;
-    return lc_desc_count(&out[0]) * (in[0].dim[1] / a->groups) * attr_kernel(a, in, 0) * attr_kernel(a, in, 1);
+    return lc_desc_count(&out[0]) * (in[0].dim[1] / a->groups) * attr_kernel(a, in, 0) *
+           attr_kernel(a, in, 1);
 }
 
 const lc_op lc_op_conv2d = {

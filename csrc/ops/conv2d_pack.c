@@ -62,8 +62,14 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
 
 static bool attr_shape(const lc_conv_pack_attr *a, const lc_desc *w, lc_conv_shape *s)
 {
-    *s = (lc_conv_shape){.groups = a->groups, .ic = w->dim[1] * a->groups, .oc = w->dim[0], .kh = w->dim[2],
-                         .kw = w->dim[3], .x = a->x, .y = a->y, .block = a->block};
+    *s = (lc_conv_shape){.groups = a->groups,
+                         .ic = w->dim[1] * a->groups,
+                         .oc = w->dim[0],
+                         .kh = w->dim[2],
+                         .kw = w->dim[3],
+                         .x = a->x,
+                         .y = a->y,
+                         .block = a->block};
     return a->groups > 0 && a->block > 0 && s->oc % a->groups == 0 && s->ic % a->x.groups == 0;
 }
 
@@ -106,8 +112,10 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
     if (a->flags & LC_CONV_BIAS)
         f.shift = ((const float *)bind->in[next++])[oc];
     if (a->flags & LC_CONV_BN) {
-        double gamma = ((const float *)bind->in[next])[oc], beta = ((const float *)bind->in[next + 1])[oc];
-        double mean = ((const float *)bind->in[next + 2])[oc], var = ((const float *)bind->in[next + 3])[oc];
+        double gamma = ((const float *)bind->in[next])[oc],
+               beta = ((const float *)bind->in[next + 1])[oc];
+        double mean = ((const float *)bind->in[next + 2])[oc],
+               var = ((const float *)bind->in[next + 3])[oc];
         f.scale = gamma / sqrt(var + (double)a->bn_eps);
         f.shift = beta + (f.shift - mean) * f.scale;
     }
@@ -115,7 +123,8 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
 }
 
 /* One panel: `nv` output blocks from block `first` of the group on. */
-static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind, int64_t group, int64_t first)
+static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
+                       int64_t group, int64_t first)
 {
     const lc_conv_shape *s = &p->shape;
     const lc_conv_form *f = &p->form;
@@ -145,18 +154,21 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
                     ic = ic < 0 ? ic : ic - group * icg;
                 }
                 for (int64_t i = 0; i < width; i++)
-                    to[i] = oc[i] < 0 || ic < 0 ? 0.0f
-                                                : (float)(w[(oc[i] * icg + ic) * taps + t] * scale[i]);
+                    to[i] = oc[i] < 0 || ic < 0
+                                ? 0.0f
+                                : (float)(w[(oc[i] * icg + ic) * taps + t] * scale[i]);
             }
 }
 
-static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin, int64_t end)
+static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                          int64_t end)
 {
     (void)phase;
     const pack_prep *p = step->prep;
     for (int64_t item = begin; item < end; item++)
         pack_panel(p, step->attr, bind, item / p->form.panels, item % p->form.panels * 2);
-    /* The gap between weights and biases: nothing reads it, but a blob's bytes should be a function of its inputs. */
+    /* The gap between weights and biases: nothing reads it, but a blob's bytes should be a function
+     * of its inputs. */
     if (begin == 0 && end > 0) {
         size_t used = (size_t)(p->form.groups * p->form.ob * p->form.w_ob) * sizeof(float);
         memset((char *)bind->out[0] + used, 0, p->form.bias_at - used);

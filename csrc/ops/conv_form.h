@@ -1,9 +1,10 @@
 /* How a convolution is laid out for the kernels; shared by conv2d.c and conv2d_pack.c.
  *
- *     dense    `groups` independent convolutions of ib input blocks and ob output blocks, in panels of two output blocks (the last
- *              one may have one): weights [group][panel][ib][kh][kw][cb][blocks of the panel * block]
- *     lanes    groups of 1, 2, 4 .. block channels share a block; each block is a convolution of its own:
- *              weights [block][kh][kw][channels per group][block]
+ *     dense    `groups` independent convolutions of ib input blocks and ob output blocks, in panels
+ *              of two output blocks (the last one may have one):
+ *              weights [group][panel][ib][kh][kw][cb][blocks of the panel * block]
+ *     lanes    groups of 1, 2, 4 .. block channels share a block; each block is a convolution of
+ *              its own: weights [block][kh][kw][channels per group][block]
  *
  * Then the biases, one per padded output channel, from a multiple of 64 bytes on. */
 #ifndef LC_OPS_CONV_FORM_H
@@ -19,16 +20,17 @@ typedef struct lc_conv_shape {
 
 typedef struct lc_conv_form {
     bool lanes;
-    int32_t cb;       /* channels per input block and tap: the block; 1 for plain inputs; channels per group for lanes */
-    int64_t groups;   /* convolutions that are done one by one */
-    int64_t ib, ob;   /* blocks of each: in, out */
-    int64_t panels;   /* of each: ceil(ob / 2) */
-    int64_t w_ob;     /* floats of weights per output block: ib * kh * kw * cb * block */
-    size_t bias_at;   /* bytes */
+    int32_t cb;     /* channels per input block and tap: block; plain: 1; lanes: those of a group */
+    int64_t groups; /* convolutions that are done one by one */
+    int64_t ib, ob; /* blocks of each: in, out */
+    int64_t panels; /* of each: ceil(ob / 2) */
+    int64_t w_ob;   /* floats of weights per output block: ib * kh * kw * cb * block */
+    size_t bias_at; /* bytes */
     size_t bytes;
 } lc_conv_form;
 
-/* Attributes of lc_op_conv2d_pack: all that shapes the blob and nothing else, so that one blob serves every size of input. */
+/* Attributes of lc_op_conv2d_pack: all that shapes the blob and nothing else, so that one blob
+ * serves every size of input. */
 typedef struct lc_conv_pack_attr {
     int64_t groups;
     lc_layout x, y;
@@ -38,8 +40,8 @@ typedef struct lc_conv_pack_attr {
     uint32_t zero;
 } lc_conv_pack_attr;
 
-/* The layouts that a convolution with groups > 1 takes and gives. Groups of equal, small size share blocks; otherwise each group
- * starts at a block of its own. */
+/* The layouts that a convolution with groups > 1 takes and gives. Groups of equal, small size share
+ * blocks; otherwise each group starts at a block of its own. */
 lc_layout lc_conv_group_layout(int block, int64_t groups, int64_t ic, int64_t oc, bool of_y);
 
 lc_conv_form lc_conv_form_get(const lc_conv_shape *s);

@@ -39,8 +39,8 @@ int64_t lc_matrix_packed_floats(const lc_matrix *p, int block)
     return p->blocks * block * p->k;
 }
 
-void lc_matrix_pack_panel(const lc_matrix *p, int block, int64_t panel, float *to, const float *w, int64_t k_stride,
-                          int64_t n_stride)
+void lc_matrix_pack_panel(const lc_matrix *p, int block, int64_t panel, float *to, const float *w,
+                          int64_t k_stride, int64_t n_stride)
 {
     const int64_t width = min64(2, p->blocks - panel * 2) * block, first = panel * 2 * block;
     const int64_t valid = min64(width, p->n - first);
@@ -54,8 +54,8 @@ void lc_matrix_pack_panel(const lc_matrix *p, int block, int64_t panel, float *t
     }
 }
 
-void lc_matrix_item(const lc_matrix *p, const lc_kernels *kernels, int64_t item, float *y, const float *x, const float *w,
-                    const float *bias)
+void lc_matrix_item(const lc_matrix *p, const lc_kernels *kernels, int64_t item, float *y,
+                    const float *x, const float *w, const float *bias)
 {
     static const float no_bias[LC_CONV_MAX_NV * LC_CONV_MAX_BLOCK];
     const int block = kernels->block;

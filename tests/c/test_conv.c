@@ -1,5 +1,6 @@
-/* Tests of convolution, linear layers and matrix products: csrc/kernels/conv_*, csrc/ops/conv2d*.c, linear.c, matmul.c,
- * on every kernel table that this CPU can run, and with the kernels for AVX-512 emulated on AVX2. */
+/* Tests of convolution, linear layers and matrix products: csrc/kernels/conv_*, csrc/ops/conv2d*.c,
+ * linear.c, matmul.c, on every kernel table that this CPU can run, and with the kernels for AVX-512
+ * emulated on AVX2. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,12 +37,22 @@ static void *poisoned(size_t bytes)
     return p;
 }
 
-/* Runs all items as `threads` threads would, one after the other, in turns that differ from run to run. */
-static void run_op(const lc_op *op, const void *attr, int n_in, const lc_desc *in, const void *const *data, const lc_desc *out,
-                   void *to, const lc_kernels *k, int threads)
+/* Runs all items as `threads` threads would, one after the other, in turns that differ from run to
+ * run. */
+static void run_op(const lc_op *op, const void *attr, int n_in, const lc_desc *in,
+                   const void *const *data, const lc_desc *out, void *to, const lc_kernels *k,
+                   int threads)
 {
-    lc_step s = {.op = op, .attr = attr, .n_in = n_in, .n_out = 1, .in = in, .out = out, .threads = threads,
-                 .kernels = k, .phases = 1, .items = {1, 1, 1, 1}};
+    lc_step s = {.op = op,
+                 .attr = attr,
+                 .n_in = n_in,
+                 .n_out = 1,
+                 .in = in,
+                 .out = out,
+                 .threads = threads,
+                 .kernels = k,
+                 .phases = 1,
+                 .items = {1, 1, 1, 1}};
     CHECK(op->prepare(&s) == LC_OK);
     void *shared = poisoned(s.shared_bytes), *scratch = poisoned(s.thread_bytes);
     for (int phase = 0; phase < s.phases; phase++)
@@ -59,8 +70,8 @@ static void run_op(const lc_op *op, const void *attr, int n_in, const lc_desc *i
 }
 
 /* Packs as the packing pass does: edits attr, in and data; returns the blob. */
-static void *pack_op(const lc_op *op, void *attr, int *n_in, lc_desc *in, const void **data, const lc_desc *out,
-                     const lc_kernels *k)
+static void *pack_op(const lc_op *op, void *attr, int *n_in, lc_desc *in, const void **data,
+                     const lc_desc *out, const lc_kernels *k)
 {
     lc_pack_spec spec;
     memset(&spec, 0, sizeof spec);
@@ -137,8 +148,8 @@ static float *from_layout(const lc_desc *d, const float *blocked, int *pads_zero
 typedef struct conv_case {
     int64_t n, ic, h, w, oc, kh, kw, s[2], p[4], d[2], g;
     uint32_t flags;
-    int x_plain;       /* give x as it is */
-    int64_t x_g, y_g;  /* groupings of the layouts, for groups == 1 */
+    int x_plain;      /* give x as it is */
+    int64_t x_g, y_g; /* groupings of the layouts, for groups == 1 */
 } conv_case;
 
 typedef struct conv_data {
@@ -164,7 +175,8 @@ static double channel_scale(const conv_data *c, int64_t oc, double *shift)
 static void conv_reference(conv_data *c, const conv_case *t)
 {
     const float *x = c->data[0], *w = c->data[1];
-    int64_t oh_n = c->out.dim[2], ow_n = c->out.dim[3], icg = t->ic / t->g, ocg = t->oc / t->g, at = 0;
+    int64_t oh_n = c->out.dim[2], ow_n = c->out.dim[3], icg = t->ic / t->g, ocg = t->oc / t->g,
+            at = 0;
     c->ref = lc_alloc((size_t)lc_desc_count(&c->out) * sizeof(double) + 8);
     c->bound = lc_alloc((size_t)lc_desc_count(&c->out) * sizeof(double) + 8);
     for (int64_t n = 0; n < t->n; n++)
@@ -175,7 +187,8 @@ static void conv_reference(conv_data *c, const conv_case *t)
                     for (int64_t i = 0; i < icg; i++)
                         for (int64_t kh = 0; kh < t->kh; kh++)
                             for (int64_t kw = 0; kw < t->kw; kw++) {
-                                int64_t ih = oh * t->s[0] + kh * t->d[0] - t->p[0], iw = ow * t->s[1] + kw * t->d[1] - t->p[2];
+                                int64_t ih = oh * t->s[0] + kh * t->d[0] - t->p[0],
+                                        iw = ow * t->s[1] + kw * t->d[1] - t->p[2];
                                 if (ih < 0 || ih >= t->h || iw < 0 || iw >= t->w)
                                     continue;
                                 int64_t ic = oc / ocg * icg + i;
@@ -213,7 +226,8 @@ static conv_data conv_make(const conv_case *t)
     for (int i = 0; i < vectors; i++)
         lc_desc_init(&c.in[c.n_in++], LC_F32, 1, &t->oc);
     for (int i = 0; i < c.n_in; i++)
-        c.data[i] = random_floats(lc_desc_count(&c.in[i]), i == c.n_in - 1 && t->flags & LC_CONV_BN ? 0.5f : -1.0f, 1.5f);
+        c.data[i] = random_floats(lc_desc_count(&c.in[i]),
+                                  i == c.n_in - 1 && t->flags & LC_CONV_BN ? 0.5f : -1.0f, 1.5f);
     if (t->flags & LC_CONV_ADD) {
         lc_conv2d_attr bare = c.attr;
         bare.flags &= ~(uint32_t)LC_CONV_ADD;
@@ -239,9 +253,10 @@ static void conv_free(conv_data *c)
     lc_free(c->bound);
 }
 
-/* The convolution of images [n0, n1) through the op: layouts, packing, run. Returns plain values. */
-static float *conv_compute(const conv_data *c, const conv_case *t, const lc_kernels *k, int64_t n0, int64_t n1, int threads,
-                           int *pads_zero)
+/* The convolution of images [n0, n1) through the op: layouts, packing, run. Returns plain
+ * values. */
+static float *conv_compute(const conv_data *c, const conv_case *t, const lc_kernels *k, int64_t n0,
+                           int64_t n1, int threads, int *pads_zero)
 {
     lc_conv2d_attr attr = c->attr;
     int n_in = c->n_in;
@@ -255,8 +270,10 @@ static float *conv_compute(const conv_data *c, const conv_case *t, const lc_kern
         in[n_in - 1].dim[0] = n1 - n0;
     in[0].layout = t->x_plain ? LC_PLAIN : (lc_layout){k->block, (int32_t)t->x_g};
     out.layout = (lc_layout){k->block, (int32_t)t->y_g};
-    lc_op_conv2d.layout(&(lc_layout_query){.attr = &attr, .n_in = n_in, .n_out = 1, .in = in, .out = &out, .block = k->block},
-                        want, give);
+    lc_op_conv2d.layout(
+        &(lc_layout_query){
+            .attr = &attr, .n_in = n_in, .n_out = 1, .in = in, .out = &out, .block = k->block},
+        want, give);
     if (t->g == 1)
         CHECK(lc_layout_equal(give[0], out.layout));
     for (int i = 0; i < n_in; i++) {
@@ -264,10 +281,12 @@ static float *conv_compute(const conv_data *c, const conv_case *t, const lc_kern
         data[i] = c->data[i];
     }
     out.layout = give[0];
-    int64_t x_image = lc_desc_count(&c->in[0]) / (t->n ? t->n : 1), y_image = lc_desc_count(&c->out) / (t->n ? t->n : 1);
+    int64_t x_image = lc_desc_count(&c->in[0]) / (t->n ? t->n : 1),
+            y_image = lc_desc_count(&c->out) / (t->n ? t->n : 1);
     if (in[0].layout.block == 1) { /* the user's own array: aligned to 4 bytes only */
         owned[0] = lc_alloc((size_t)(x_image * (n1 - n0) + 2) * sizeof(float));
-        memcpy(owned[0] + 1, c->data[0] + n0 * x_image, (size_t)(x_image * (n1 - n0)) * sizeof(float));
+        memcpy(owned[0] + 1, c->data[0] + n0 * x_image,
+               (size_t)(x_image * (n1 - n0)) * sizeof(float));
         data[0] = owned[0] + 1;
     } else {
         data[0] = owned[0] = to_layout(&in[0], c->data[0] + n0 * x_image);
@@ -278,7 +297,8 @@ static float *conv_compute(const conv_data *c, const conv_case *t, const lc_kern
     void *blob = pack_op(&lc_op_conv2d, &attr, &n_in, in, data, &out, k);
     lc_desc again;
     int n_out;
-    CHECK(lc_op_conv2d.infer(&attr, n_in, in, &n_out, &again) == LC_OK && lc_desc_same_shape(&again, &out));
+    CHECK(lc_op_conv2d.infer(&attr, n_in, in, &n_out, &again) == LC_OK &&
+          lc_desc_same_shape(&again, &out));
     float *y = poisoned(lc_desc_bytes(&out));
     run_op(&lc_op_conv2d, &attr, n_in, in, data, &out, y, k, threads);
     float *plain = from_layout(&out, y, pads_zero);
@@ -291,11 +311,14 @@ static float *conv_compute(const conv_data *c, const conv_case *t, const lc_kern
 
 static void conv_describe(const conv_case *t, const lc_kernels *k, const char *what)
 {
-    fprintf(stderr, "  %s: isa %d block %d: n %lld ic %lld %lldx%lld oc %lld k %lldx%lld s %lld,%lld p %lld,%lld,%lld,%lld "
-                    "d %lld,%lld g %lld flags %u plain %d xg %lld yg %lld\n",
-            what, k->isa, k->block, (long long)t->n, (long long)t->ic, (long long)t->h, (long long)t->w, (long long)t->oc,
-            (long long)t->kh, (long long)t->kw, (long long)t->s[0], (long long)t->s[1], (long long)t->p[0],
-            (long long)t->p[1], (long long)t->p[2], (long long)t->p[3], (long long)t->d[0], (long long)t->d[1],
+    fprintf(stderr,
+            "  %s: isa %d block %d: n %lld ic %lld %lldx%lld oc %lld k %lldx%lld s %lld,%lld p "
+            "%lld,%lld,%lld,%lld "
+            "d %lld,%lld g %lld flags %u plain %d xg %lld yg %lld\n",
+            what, k->isa, k->block, (long long)t->n, (long long)t->ic, (long long)t->h,
+            (long long)t->w, (long long)t->oc, (long long)t->kh, (long long)t->kw,
+            (long long)t->s[0], (long long)t->s[1], (long long)t->p[0], (long long)t->p[1],
+            (long long)t->p[2], (long long)t->p[3], (long long)t->d[0], (long long)t->d[1],
             (long long)t->g, t->flags, t->x_plain, (long long)t->x_g, (long long)t->y_g);
 }
 
@@ -344,12 +367,61 @@ static const conv_case conv_cases[] = {
     /* odd sizes */
     {2, 5, 9, 11, 7, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, B | A | R, 0, 1, 1},
     {1, 17, 10, 6, 19, 5, 2, {3, 1}, {2, 0, 1, 3}, {1, 2}, 1, B | BN | A, 0, 1, 1},
-    {1, 9, 5, 5, 33, 3, 3, {1, 1}, {7, 2, 0, 9}, {2, 1}, 1, 0, 0, 1, 1}, /* padding larger than the kernel */
+    {1,
+     9,
+     5,
+     5,
+     33,
+     3,
+     3,
+     {1, 1},
+     {7, 2, 0, 9},
+     {2, 1},
+     1,
+     0,
+     0,
+     1,
+     1}, /* padding larger than the kernel */
+    {1,
+     9,
+     5,
+     5,
+     33,
+     3,
+     3,
+     {1, 2},
+     {1, 1, 70, 61},
+     {1, 1},
+     1,
+     B | R,
+     0,
+     1,
+     1}, /* too wide to copy */
+    {2, 64, 3, 3, 48, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, BN | A, 0, 1, 1},
+    {1, 24, 13, 13, 40, 5, 3, {2, 2}, {2, 2, 1, 1}, {1, 1}, 1, BN | R, 0, 1, 1},
+    {1, 24, 30, 7, 40, 3, 3, {4, 1}, {9, 3, 1, 1}, {3, 1}, 1, BN | A | R, 0, 1, 1},
+    {1, 64, 1, 9, 64, 1, 1, {1, 2}, {0, 0, 0, 0}, {1, 1}, 1, B | A, 0, 1, 1},
+    {2, 40, 8, 9, 40, 1, 1, {2, 2}, {0, 0, 0, 0}, {1, 1}, 4, B | A, 0, 1, 1},
+    {1, 4, 8, 9, 24, 1, 1, {2, 3}, {0, 0, 0, 0}, {1, 1}, 1, B | A, 1, 1, 1},
     {1, 9, 4, 70, 8, 1, 67, {1, 2}, {0, 0, 5, 5}, {1, 1}, 1, B, 0, 1, 1}, /* wide kernel */
-    {1, 3, 3, 4, 8, 9, 9, {1, 1}, {4, 4, 4, 4}, {1, 1}, 1, B, 1, 1, 1},   /* kernel larger than the input */
+    {1,
+     3,
+     3,
+     4,
+     8,
+     9,
+     9,
+     {1, 1},
+     {4, 4, 4, 4},
+     {1, 1},
+     1,
+     B,
+     1,
+     1,
+     1}, /* kernel larger than the input */
     {1, 1, 1, 1, 1, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 1},
     {1, 2, 1, 40, 3, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, R, 1, 1, 1},
-    {0, 8, 6, 6, 8, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, B, 0, 1, 1},    /* empty batch */
+    {0, 8, 6, 6, 8, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, B, 0, 1, 1}, /* empty batch */
     /* groupings of dense layouts */
     {1, 40, 6, 7, 30, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, B | A | R, 0, 4, 3},
     {2, 40, 6, 7, 60, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, B | A, 0, 2, 5},
@@ -410,7 +482,8 @@ static conv_case random_case(void)
     return t;
 }
 
-/* A NaN stays where it belongs: its image, its neighbourhood; pads stay zero; ReLU and infinity let it through. */
+/* A NaN stays where it belongs: its image, its neighbourhood; pads stay zero; ReLU and infinity let
+ * it through. */
 static void test_conv_nan(const lc_kernels *k)
 {
     conv_case t = {2, 12, 6, 6, 20, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, B | R, 0, 1, 1};
@@ -454,17 +527,20 @@ static void test_conv_errors(void)
     lc_desc_init(&in[1], LC_F32, 4, (int64_t[]){16, 64, 3, 3});
     lc_desc_init(&in[2], LC_F32, 1, (int64_t[]){15});
     expect(lc_op_conv2d.infer(&a, 2, in, &n_out, &out), LC_ERR_VALUE,
-           "weight of shape (16, 64, 3, 3) with groups = 1 expects an input with 64 channels, but the input has shape (1, 3, 8, 8)");
+           "weight of shape (16, 64, 3, 3) with groups = 1 expects an input with 64 channels, but "
+           "the input has shape (1, 3, 8, 8)");
     in[1].dim[1] = 3;
     a.flags = LC_CONV_BIAS;
     expect(lc_op_conv2d.infer(&a, 3, in, &n_out, &out), LC_ERR_VALUE, "bias of shape (15,)");
     expect(lc_op_conv2d.infer(&a, 2, in, &n_out, &out), LC_ERR_VALUE, "3 expected");
     a.flags = 0;
     a.stride[1] = 0;
-    expect(lc_op_conv2d.infer(&a, 2, in, &n_out, &out), LC_ERR_VALUE, "stride and dilation must be positive");
+    expect(lc_op_conv2d.infer(&a, 2, in, &n_out, &out), LC_ERR_VALUE,
+           "stride and dilation must be positive");
     a.stride[1] = 1;
     a.pad[3] = -1;
-    expect(lc_op_conv2d.infer(&a, 2, in, &n_out, &out), LC_ERR_VALUE, "padding must not be negative");
+    expect(lc_op_conv2d.infer(&a, 2, in, &n_out, &out), LC_ERR_VALUE,
+           "padding must not be negative");
     a.pad[3] = 0;
     a.dilation[0] = 4;
     expect(lc_op_conv2d.infer(&a, 2, in, &n_out, &out), LC_ERR_VALUE, "covers 9 elements");
@@ -494,7 +570,8 @@ static void test_linear(const lc_kernels *k, int64_t m, int64_t n, int64_t depth
     lc_desc_init(&in[0], LC_F32, 3, (int64_t[]){m, 1, depth});
     lc_desc_init(&in[1], LC_F32, 2, (int64_t[]){n, depth});
     lc_desc_init(&in[2], LC_F32, 1, &n);
-    float *x = random_floats(m * depth + 1, -1, 1), *w = random_floats(n * depth, -1, 1), *b = random_floats(n, -1, 1);
+    float *x = random_floats(m * depth + 1, -1, 1), *w = random_floats(n * depth, -1, 1),
+          *b = random_floats(n, -1, 1);
     const void *data[3] = {x + 1, w, b};
     int n_in = 2 + bias, n_out;
     CHECK(lc_op_linear.infer(&attr, n_in, in, &n_out, &out) == LC_OK);
@@ -505,7 +582,8 @@ static void test_linear(const lc_kernels *k, int64_t m, int64_t n, int64_t depth
         run_op(&lc_op_linear, &attr, n_in, in, data, &out, z + 1, k, teams[j]);
         int untouched = 1;
         for (int i = 0; i < 4; i++)
-            untouched &= ((unsigned char *)z)[i] == 0xff && ((unsigned char *)(z + 1 + m * n))[i] == 0xff;
+            untouched &=
+                ((unsigned char *)z)[i] == 0xff && ((unsigned char *)(z + 1 + m * n))[i] == 0xff;
         CHECK(untouched);
         if (j == 0)
             memcpy(y, z + 1, (size_t)(m * n) * 4);
@@ -568,7 +646,8 @@ static void test_matmul(const lc_kernels *k, const matmul_case *t)
     CHECK(lc_op_matmul.infer(NULL, 2, in, &n_out, &out) == LC_OK);
     CHECK(out.rank == t->ry && memcmp(out.dim, t->y, (size_t)t->ry * sizeof *t->y) == 0);
     int64_t count = lc_desc_count(&out);
-    float *a = random_floats(lc_desc_count(&in[0]), -1, 1), *b = random_floats(lc_desc_count(&in[1]), -1, 1);
+    float *a = random_floats(lc_desc_count(&in[0]), -1, 1),
+          *b = random_floats(lc_desc_count(&in[1]), -1, 1);
     const void *data[2] = {a, b};
     float *y = poisoned((size_t)count * 4);
     for (size_t j = 0; j < sizeof teams / sizeof *teams; j++) {
@@ -594,8 +673,11 @@ static void test_matmul(const lc_kernels *k, const matmul_case *t)
         for (int64_t p1 = 0; p1 < (as[2] == 1 ? bs[2] : as[2]); p1++)
             for (int64_t i = 0; i < m; i++)
                 for (int64_t o = 0; o < n; o++, at++) {
-                    const float *pa = a + (((as[1] == 1 ? 0 : p0) * as[2] + (as[2] == 1 ? 0 : p1)) * m + i) * depth;
-                    const float *pb = b + ((bs[1] == 1 ? 0 : p0) * bs[2] + (bs[2] == 1 ? 0 : p1)) * depth * n + o;
+                    const float *pa =
+                        a +
+                        (((as[1] == 1 ? 0 : p0) * as[2] + (as[2] == 1 ? 0 : p1)) * m + i) * depth;
+                    const float *pb =
+                        b + ((bs[1] == 1 ? 0 : p0) * bs[2] + (bs[2] == 1 ? 0 : p1)) * depth * n + o;
                     double sum = 0, bound = 0;
                     for (int64_t d = 0; d < depth; d++) {
                         sum += (double)pa[d] * pb[d * n];
@@ -648,12 +730,14 @@ int main(void)
         conv_case t = random_case();
         conv_check(&t, tables, n_tables);
     }
-    static const int64_t depths[] = {0, 1, 5, 256, 257, 700}, widths[] = {1, 7, 8, 9, 16, 17, 24, 40};
+    static const int64_t depths[] = {0, 1, 5, 256, 257, 700},
+                         widths[] = {1, 7, 8, 9, 16, 17, 24, 40};
     for (int i = 0; i < n_tables; i++) {
         test_conv_nan(&tables[i]);
         for (size_t d = 0; d < sizeof depths / sizeof *depths; d++)
             for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
-                test_linear(&tables[i], 1 + (int64_t)((d * 5 + w) % 15), widths[w], depths[d], w % 2);
+                test_linear(&tables[i], 1 + (int64_t)((d * 5 + w) % 15), widths[w], depths[d],
+                            w % 2);
         test_linear(&tables[i], 0, 4, 4, 1);
         for (size_t m = 0; m < sizeof matmul_cases / sizeof *matmul_cases; m++)
             test_matmul(&tables[i], &matmul_cases[m]);
