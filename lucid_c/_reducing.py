@@ -56,6 +56,27 @@ class Reducing:
         """Return where the smallest element is, along an axis or in the flattened tensor."""
         return (-self).argmax(dim, keepdim, **other)
 
+    def all(self, dim: Any = None, keepdim: bool = False, **other: Any) -> "Tensor":
+        """Return whether no element is zero or False, of all or along an axis."""
+        return self._test(np.all, dim, keepdim, **other)
+
+    def any(self, dim: Any = None, keepdim: bool = False, **other: Any) -> "Tensor":
+        """Return whether an element is not zero or False, of all or along an axis."""
+        return self._test(np.any, dim, keepdim, **other)
+
+    def _test(
+        self,
+        function: Any,
+        dim: Any,
+        keepdim: bool,
+        axis: Any = None,
+        keepdims: bool = False,
+        **_: Any,
+    ) -> "Tensor":
+        dim = axis if dim is None else dim
+        dim = tuple(dim) if isinstance(dim, list) else dim
+        return self._wrap(function(self.numpy(), axis=dim, keepdims=bool(keepdim or keepdims)))
+
     def max(self, dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
         """Return the largest element, or (values, indices) along one axis.
 

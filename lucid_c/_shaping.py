@@ -6,6 +6,7 @@ its array, as in NumPy and PyTorch.
 
 import operator
 from collections.abc import Callable
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,6 +165,30 @@ class Shaping:
     def expand_as(self, other: "Tensor") -> "Tensor":
         """Return the tensor repeated to the shape of another one."""
         return self.expand(other.shape)
+
+    def split(self, split_size: Any, dim: int = 0) -> tuple["Tensor", ...]:
+        """Return parts of one size along an axis (the last may be smaller), or of several sizes."""
+        axis = axis_of(dim, len(self.shape))
+        total = self.shape[axis]
+        if isinstance(split_size, (tuple, list)):
+            sizes = list(split_size)
+            if any(size < 0 for size in sizes) or sum(sizes) != total:
+                raise ValueError(f"parts of sizes {split_size} do not make an axis of size {total}")
+        else:
+            each = operator.index(split_size)
+            if each < 1:
+                raise ValueError(f"the size of a part must be at least 1, got {each}")
+            sizes = [each] * (total // each) + [total % each] * (total % each > 0) or [0]
+        ends = list(accumulate(sizes))
+        before = (slice(None),) * axis
+        return tuple(self[(*before, slice(e - n, e))] for n, e in zip(sizes, ends, strict=True))
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple["Tensor", ...]:
+        """Return at most ``chunks`` parts of equal size along an axis (the last smaller)."""
+        if chunks < 1:
+            raise ValueError(f"chunks must be at least 1, got {chunks}")
+        size = -(-self.shape[axis_of(dim, len(self.shape))] // chunks)
+        return self.split(size or 1, dim)
 
     def __getitem__(self, index: Any) -> "Tensor":
         found = basic_index(index, self.shape) if self._recorded or self._is_param else None

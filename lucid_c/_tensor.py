@@ -45,7 +45,7 @@ def _is_single(x: Any) -> bool:
     return isinstance(x, _core.Tensor) and x._is_float32
 
 
-def _single(x: Any) -> Any:
+def as_single(x: Any) -> Any:
     """Return what the core takes as a float32 operand: whole numbers and masks are converted."""
     if isinstance(x, _core.Tensor):
         return x if x._is_float32 else x.numpy().astype(np.float32)
@@ -57,7 +57,7 @@ def _single(x: Any) -> Any:
 def arithmetic(kind: str, a: Any, b: Any) -> "Tensor":
     """Apply an operator; one float32 tensor makes the result float32, else NumPy decides."""
     if _is_single(a) or _is_single(b):
-        return _core.binary(kind, _single(a), _single(b))
+        return _core.binary(kind, as_single(a), as_single(b))
     return Tensor(_NUMPY[kind](contents(a), contents(b)))
 
 
@@ -70,9 +70,51 @@ def _operator(kind: str, reflected: bool = False) -> Any:
     return apply
 
 
+def _numpy_operator(function: Any, reflected: bool = False) -> Any:
+    """Return an operator that the core does not have; NumPy computes it."""
+
+    def apply(self: "Tensor", other: Any) -> Any:
+        if not isinstance(other, _OPERANDS):
+            return NotImplemented
+        a, b = (other, self) if reflected else (self, other)
+        if _is_single(a) or _is_single(b):
+            a, b = as_single(a), as_single(b)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return Tensor(function(contents(a), contents(b)))
+
+    return apply
+
+
 def _updating(kind: str) -> Any:
     def apply(self: "Tensor", other: Any) -> Any:
         return self._update(kind, other) if isinstance(other, _OPERANDS) else NotImplemented
+
+    return apply
+
+
+def _operand(x: Any) -> Any:
+    """Return what an operator takes: lists become tensors, what is no number is a TypeError."""
+    return x if isinstance(x, _OPERANDS) else Tensor(x)
+
+
+def _method(kind: str) -> Any:
+    def apply(self: "Tensor", other: Any) -> "Tensor":
+        return arithmetic(kind, self, _operand(other))
+
+    return apply
+
+
+def _scaled_method(kind: str) -> Any:
+    def apply(self: "Tensor", other: Any, *, alpha: float = 1) -> "Tensor":
+        other = _operand(other)
+        return arithmetic(kind, self, other if alpha == 1 else arithmetic("mul", other, alpha))
+
+    return apply
+
+
+def _updating_method(kind: str) -> Any:
+    def apply(self: "Tensor", other: Any) -> "Tensor":
+        return self._update(kind, _operand(other))
 
     return apply
 
@@ -278,7 +320,8 @@ class Tensor(Shaping, Reducing, _core.Tensor):
     __isub__ = _updating("sub")
     __imul__ = _updating("mul")
     __itruediv__ = _updating("div")
-    add_, sub_, mul_, div_ = __iadd__, __isub__, __imul__, __itruediv__
+    add_, sub_ = _updating_method("add"), _updating_method("sub")
+    mul_, div_ = _updating_method("mul"), _updating_method("div")
 
     # --- arithmetic
 
@@ -287,12 +330,31 @@ class Tensor(Shaping, Reducing, _core.Tensor):
     __mul__, __rmul__ = _operator("mul"), _operator("mul", True)
     __truediv__, __rtruediv__ = _operator("div"), _operator("div", True)
     __pow__, __rpow__ = _operator("pow"), _operator("pow", True)
-    maximum, minimum = _operator("maximum"), _operator("minimum")
-    add, sub, mul, div, pow = __add__, __sub__, __mul__, __truediv__, __pow__
+    __floordiv__, __rfloordiv__ = (_numpy_operator(np.floor_divide, r) for r in (False, True))
+    __mod__, __rmod__ = (_numpy_operator(np.remainder, r) for r in (False, True))
+    maximum, minimum = _method("maximum"), _method("minimum")
+    add, sub = _scaled_method("add"), _scaled_method("sub")
+    mul, pow = _method("mul"), _method("pow")
     __lt__, __le__ = _comparison(np.less), _comparison(np.less_equal)
     __gt__, __ge__ = _comparison(np.greater), _comparison(np.greater_equal)
     __eq__, __ne__ = _comparison(np.equal), _comparison(np.not_equal)
     __and__, __or__ = _comparison(np.bitwise_and), _comparison(np.bitwise_or)
+
+    def div(self, other: Any, *, rounding_mode: str | None = None) -> "Tensor":
+        """Return the quotient, rounded down with ``"floor"`` and towards zero with ``"trunc"``."""
+        other = _operand(other)
+        if rounding_mode == "floor":
+            return self // other
+        if rounding_mode not in (None, "trunc"):
+            raise ValueError(
+                f"rounding_mode must be None, 'floor' or 'trunc', not {rounding_mode!r}"
+            )
+        result = arithmetic("div", self, other)
+        if rounding_mode is None:
+            return result
+        floats = any(np.asarray(contents(each)).dtype.kind == "f" for each in (self, other))
+        whole = np.trunc(result.numpy())
+        return Tensor(whole if floats else whole.astype(np.int64))
 
     def __invert__(self) -> "Tensor":
         return Tensor(np.invert(self.numpy()))
@@ -361,10 +423,19 @@ class Tensor(Shaping, Reducing, _core.Tensor):
         """Return the logarithm of the softmax along an axis."""
         return _core.softmax(self, dim, True)
 
-    def clamp(self, min: float | None = None, max: float | None = None) -> "Tensor":
-        """Return the elements limited to [min, max]; None leaves a side open."""
+    def clamp(self, min: Any = None, max: Any = None) -> "Tensor":
+        """Return the elements limited to [min, max]; None leaves a side open.
+
+        The limits are numbers, or tensors that are broadcast.
+        """
         if min is None and max is None:
             raise ValueError("clamp() needs min or max")
+        if any(isinstance(limit, (_core.Tensor, np.ndarray)) for limit in (min, max)):
+            result = self if min is None else self.maximum(min)
+            return result if max is None else result.minimum(max)
+        for name, limit in (("min", min), ("max", max)):
+            if limit is not None and not isinstance(limit, (int, float, np.number)):
+                raise TypeError(f"{name} must be a number or a tensor, not {limit!r}")
         if not self._is_float32:
             low = self.numpy() if min is None else np.maximum(self.numpy(), min)
             return Tensor(low if max is None else np.minimum(low, max))
@@ -414,7 +485,7 @@ def _restore(array: np.ndarray, parameter: bool, requires_grad: bool) -> Tensor:
 def matmul(a: Any, b: Any) -> Tensor:
     """Return the matrix product; one float32 tensor makes the result float32."""
     if _is_single(a) or _is_single(b):
-        return _core.matmul(_single(a), _single(b))
+        return _core.matmul(as_single(a), as_single(b))
     return Tensor(np.matmul(contents(a), contents(b)))
 
 

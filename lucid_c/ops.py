@@ -4,7 +4,6 @@ Each takes tensors, arrays, nested lists and numbers, and returns tensors. One f
 the result float32; arrays of floats are computed as float32; tensors of other types keep theirs.
 """
 
-import builtins
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core
-from ._shaping import axis_of
-from ._tensor import Tensor, arithmetic, as_tensor
+from ._tensor import Tensor, arithmetic, as_single, as_tensor
 from .nn.functional import (
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
@@ -29,6 +27,7 @@ from .nn.functional import (
     sigmoid,
     softmax,
     tanh,
+    whole,
 )
 
 __all__ = [
@@ -85,14 +84,14 @@ def _binary(kind: str, a: Any, b: Any) -> Tensor:
     return arithmetic(kind, a, b if isinstance(b, (int, float)) else as_tensor(b))
 
 
-def add(input: ArrayLike, other: ArrayLike) -> Tensor:
-    """Return ``input + other`` with broadcasting."""
-    return _binary("add", input, other)
+def add(input: ArrayLike, other: ArrayLike, *, alpha: float = 1) -> Tensor:
+    """Return ``input + alpha * other`` with broadcasting."""
+    return _binary("add", input, other if alpha == 1 else mul(other, alpha))
 
 
-def sub(input: ArrayLike, other: ArrayLike) -> Tensor:
-    """Return ``input - other`` with broadcasting."""
-    return _binary("sub", input, other)
+def sub(input: ArrayLike, other: ArrayLike, *, alpha: float = 1) -> Tensor:
+    """Return ``input - alpha * other`` with broadcasting."""
+    return _binary("sub", input, other if alpha == 1 else mul(other, alpha))
 
 
 def mul(input: ArrayLike, other: ArrayLike) -> Tensor:
@@ -100,9 +99,16 @@ def mul(input: ArrayLike, other: ArrayLike) -> Tensor:
     return _binary("mul", input, other)
 
 
-def div(input: ArrayLike, other: ArrayLike) -> Tensor:
-    """Return ``input / other`` with broadcasting."""
-    return _binary("div", input, other)
+def div(input: ArrayLike, other: ArrayLike, *, rounding_mode: str | None = None) -> Tensor:
+    """Return ``input / other`` with broadcasting.
+
+    ``rounding_mode`` is None, ``"floor"`` (round down) or ``"trunc"`` (round towards zero).
+    """
+    if rounding_mode is None:
+        return _binary("div", input, other)
+    return as_tensor(input).div(
+        other if isinstance(other, (int, float)) else as_tensor(other), rounding_mode=rounding_mode
+    )
 
 
 def pow(input: ArrayLike, exponent: ArrayLike) -> Tensor:
@@ -150,8 +156,8 @@ def sqrt(input: ArrayLike) -> Tensor:
     return as_tensor(input).sqrt()
 
 
-def clamp(input: ArrayLike, min: float | None = None, max: float | None = None) -> Tensor:
-    """Return the elements limited to [min, max]; None leaves a side open."""
+def clamp(input: ArrayLike, min: Any = None, max: Any = None) -> Tensor:
+    """Return the elements limited to [min, max], numbers or tensors; None leaves a side open."""
     return as_tensor(input).clamp(min, max)
 
 
@@ -221,10 +227,15 @@ def expand(input: ArrayLike, size: Sequence[int]) -> Tensor:
 
 
 def cat(tensors: Sequence[ArrayLike], dim: int = 0) -> Tensor:
-    """Join tensors along an axis; their other sizes are equal."""
-    items = [as_tensor(each) for each in tensors]
-    if not items or any(each._is_float32 for each in items):
-        return _core.cat(items, dim)
+    """Join tensors along an axis; their other sizes are equal.
+
+    One float32 tensor makes the result float32. Empty tensors of shape (0,) are passed over.
+    """
+    items, dim = [as_tensor(each) for each in tensors], whole(dim, "dim")
+    single = any(each._is_float32 for each in items)
+    items = [each for each in items if each.shape != (0,)] or items[:1]
+    if not items or single:
+        return _core.cat([as_single(each) for each in items], dim)
     return Tensor(np.concatenate([each.numpy() for each in items], dim))
 
 
@@ -247,28 +258,9 @@ def split(
     dim : int
         The axis.
     """
-    x = as_tensor(tensor)
-    axis = axis_of(dim, x.ndim)
-    total, each = x.shape[axis], split_size_or_sections
-    if isinstance(each, (tuple, list)):
-        if [n for n in each if n < 0] or builtins.sum(each) != total:
-            raise ValueError(f"parts of sizes {each} do not make an axis of size {total}")
-        sizes = list(each)
-    elif each < 1:
-        raise ValueError(f"the size of a part must be at least 1, got {each}")
-    else:
-        sizes = [each] * (total // each) + [total % each] * (total % each > 0) or [0]
-    parts, start = [], 0
-    for size in sizes:
-        parts.append(x[(slice(None),) * axis + (slice(start, start + size),)])
-        start += size
-    return tuple(parts)
+    return as_tensor(tensor).split(split_size_or_sections, dim)
 
 
 def chunk(input: ArrayLike, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Cut a tensor along an axis into at most ``chunks`` parts of equal size (the last smaller)."""
-    x = as_tensor(input)
-    if chunks < 1:
-        raise ValueError(f"chunks must be at least 1, got {chunks}")
-    size = -(-x.shape[axis_of(dim, x.ndim)] // chunks)
-    return split(x, size or 1, dim)
+    return as_tensor(input).chunk(chunks, dim)

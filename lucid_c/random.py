@@ -4,6 +4,7 @@ Numbers are counter-based: each call and each model that is built takes the next
 seed, so a program that starts with `seed` gives the same numbers on every machine.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from itertools import count
 
@@ -28,7 +29,9 @@ def seed(value: int = 0) -> None:
         Of any size; its lowest 64 bits count. Without a call the seed is 0.
     """
     global _seed, _streams
-    _seed, _streams = int(value) & _MASK, count()
+    if isinstance(value, (bool, str)) or not hasattr(value, "__index__"):
+        raise TypeError(f"the seed must be an integer, not {value!r}")
+    _seed, _streams = operator.index(value) & _MASK, count()
 
 
 def next_seed() -> int:
@@ -62,5 +65,7 @@ def rand(*shape: int | Sequence[int]) -> Tensor:
 
 
 def _draw(function: Callable[..., np.ndarray], shape: tuple) -> Tensor:
-    sizes = shape[0] if len(shape) == 1 and not hasattr(shape[0], "__index__") else shape
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    if not all(hasattr(size, "__index__") for size in sizes):
+        raise TypeError(f"the shape must be integers, not {sizes!r}")
     return Tensor(function(tuple(sizes), _seed, next(_streams), 0))

@@ -527,6 +527,67 @@ def test_more_memory_than_there_is(make):
     assert F.relu([1.0]).item() == 1
 
 
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda big: F.max_pool2d(big, 1 << 24, 1),
+        lambda big: F.adaptive_avg_pool2d(big, (1, 1 << 25)),
+        lambda big: big @ big,
+        lambda big: F.linear(big, np.zeros((1, 1 << 25), np.float32)),
+    ],
+    ids=["pool", "adaptive", "matmul", "linear"],
+)
+def test_more_work_than_can_be_counted(work):
+    """Within a forward the sizes of values cost nothing until they are computed."""
+
+    class Large(nn.Module):
+        def forward(self, x):
+            return work(x.expand(1, 1, 1 << 25, 1 << 25)).sum()
+
+    with pytest.raises((MemoryError, ValueError)) as caught:
+        Large()(np.zeros((1, 1, 1, 1), np.float32))
+    assert str(caught.value)
+
+
+@pytest.mark.timeout(30)
+def test_many_rows_of_no_pixels():
+    x = np.zeros((1, 3, 2, 2), np.float32)
+    assert F.adaptive_avg_pool2d(x, (2**31 - 1, 0)).shape == (1, 3, 2**31 - 1, 0)
+
+
+def test_modules_nested_too_deep(run_python):
+    """Built from the top; in a process of its own, since the stack is what would end."""
+    run_python(
+        """
+        import numpy as np
+        from lucid_c import models, nn
+
+        def nested():
+            top = at = nn.Sequential()
+            for _ in range(200_000):
+                at.append(nn.Sequential())
+                at = at[0]
+            return top
+
+        class Block(nn.Module):
+            expansion = 1
+
+            def __init__(self, *args, **options):
+                super().__init__()
+                self.part = nested()
+
+        for call in (lambda: nested()(np.zeros((1, 3), np.float32)),
+                     lambda: models.ResNet(Block, [1, 1, 1, 1], 2)):
+            try:
+                call()
+            except (RuntimeError, ValueError) as error:
+                assert "nested more than" in str(error), error
+            else:
+                raise AssertionError("taken")
+        """
+    )
+
+
 def test_out_of_memory_in_the_middle(run_python):
     """An address space too small for one call: MemoryError, and the next call works."""
     run_python(
@@ -571,3 +632,42 @@ def test_errors_do_not_leak(model):
     for _ in range(50):
         wrong()
     assert lucid_c.memory_stats()["bytes"] <= before + 4096
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: nn.Conv2d(3.0, 4, 3), "in_channels must be an integer, not 3.0"),
+        (lambda: nn.Conv2d(3, "a", 3), "out_channels must be an integer, not 'a'"),
+        (lambda: nn.Conv2d(3, 4, 3, groups=True), "groups must be an integer, not True"),
+        (lambda: nn.Linear(3.5, 2), "in_features must be an integer, not 3.5"),
+        (lambda: nn.BatchNorm2d("a"), "num_features must be an integer, not 'a'"),
+        (lambda: nn.BatchNorm2d(3, eps="a"), "eps must be a number, not 'a'"),
+        (lambda: nn.BatchNorm2d(3, momentum="a"), "momentum must be a number, not 'a'"),
+        (lambda: nn.Dropout("a"), "p must be a number, not 'a'"),
+        (lambda: nn.Flatten("a"), "start_dim must be an integer, not 'a'"),
+        (lambda: BasicBlock(64, 64.0), "out_channels must be an integer, not 64.0"),
+        (lambda: models.ResNet(BasicBlock, [1] * 4, block_args=5), "block_args must be a mapping"),
+    ],
+)
+def test_wrong_types_of_options_are_named(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_options_that_must_be_positive_are_named():
+    for name in ("stride", "dilation", "groups"):
+        with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
+            nn.Conv2d(3, 4, 3, **{name: 0})
+    with pytest.raises(OverflowError, match=f"num_classes is too large: {2**70}"):
+        models.ResNet(BasicBlock, [1] * 4, num_classes=2**70)
+
+
+def test_a_single_image_for_a_norm_is_refused_with_its_shape():
+    with pytest.raises(ValueError, match=r"expected 4D input .*not shape \(3, 4, 5\)"):
+        nn.BatchNorm2d(3)(draw("x", (3, 4, 5)))
+
+
+def test_layers_may_be_an_array():
+    model = models.ResNet(BasicBlock, np.array([1, 1, 2, 1]), 3, channels=np.array([8] * 4))
+    assert len(model.layer3) == 2

@@ -528,3 +528,48 @@ def test_an_unknown_level_is_named(run_python):
     )
     assert done.returncode == 0 or "sse9" in done.stderr
     assert done.returncode in (0, 1)
+
+
+@pytest.mark.parametrize("given", [(2, 1), (1, 0, 0, 3), (3, 2, 1, 1), (0, 0, 2, 2, 1, 1)])
+@pytest.mark.parametrize(
+    "mode, numpys", [("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")]
+)
+def test_pad_with_numbers_of_the_tensor(given, mode, numpys):
+    x = draw("pad", (2, 3, 4, 5))
+    widths = [(0, 0)] * (4 - len(given) // 2) + list(zip(given[::2], given[1::2], strict=True))[
+        ::-1
+    ]
+    assert_same_bits(F.pad(x, given, mode=mode), np.pad(x, widths, mode=numpys))
+
+
+def test_pad_with_numbers_of_the_tensor_needs_enough_of_them():
+    x = draw("pad", (1, 2, 3, 4))
+    with pytest.raises(ValueError, match=r"'reflect'.*axis 3.*\(1, 2, 3, 4\).*0 to 3.*4 and 0"):
+        F.pad(x, (4, 0), mode="reflect")
+    with pytest.raises(ValueError, match="at least 0, got -1 and 0"):
+        F.pad(x, (-1, 0), mode="replicate")
+    with pytest.raises(ValueError, match="'constant', 'reflect'.* not 'mirror'"):
+        F.pad(x, (1, 0), mode="mirror")
+
+
+def test_linear_takes_a_number_as_bias():
+    x, weight = draw("x", (3, 5)), draw("w", (7, 5))
+    assert_close(F.linear(x, weight, 0.5), oracle.linear(x, weight) + 0.5)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x: F.conv2d(x, x, groups=1.0), "groups must be an integer, not 1.0"),
+        (lambda x: F.softmax(x, "a"), "dim must be an integer, not 'a'"),
+        (lambda x: F.batch_norm(x, [0.0], [1.0], eps="a"), "eps must be a number, not 'a'"),
+        (lambda x: F.dropout(x, "a", False), "p must be a number, not 'a'"),
+        (lambda x: F.pad(x, 3), "pad must be a sequence of integers, not 3"),
+        (lambda x: F.pad(x, (1, 2.5)), "pad must be an integer, not 2.5"),
+        (lambda x: F.pad(x, (1, 1), value="a"), "value must be a number, not 'a'"),
+        (lambda x: F.avg_pool2d(x, 1, divisor_override=1.5), "divisor_override must be an integer"),
+    ],
+)
+def test_wrong_types_are_named(call, message):
+    with pytest.raises(TypeError, match=message):
+        call(draw("x", (1, 1, 2, 2)))

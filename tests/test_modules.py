@@ -711,6 +711,35 @@ def test_a_dropped_module_is_freed():
     assert gone() is None
 
 
+def test_a_parameter_dropped_while_it_is_being_read():
+    """The collector may run Python code whenever an object is made."""
+    net = nn.Module()
+
+    class Dropping:
+        def __del__(self):
+            if hasattr(net, "weight"):
+                del net.weight
+
+    before = gc.get_threshold()
+    try:
+        for _ in range(50):
+            net.weight = nn.Parameter(np.ones(1000, np.float32))
+            cycle = Dropping()
+            cycle.me = cycle
+            del cycle
+            gc.set_threshold(1)
+            try:
+                weight = net._get("weight")
+            except KeyError:
+                continue
+            finally:
+                gc.set_threshold(*before)
+            assert weight.numpy().sum() == 1000
+            del weight
+    finally:
+        gc.set_threshold(*before)
+
+
 def test_a_parameter_outlives_its_module():
     m = nn.Linear(300, 400)
     s = fill(m, "outlives")
@@ -718,3 +747,69 @@ def test_a_parameter_outlives_its_module():
     del m
     gc.collect()
     assert_same_bits(np.array(w.numpy()), s["weight"])
+
+
+# --- as in PyTorch ---------------------------------------------------------------------------
+
+
+def test_requires_grad_is_kept_by_the_parameter():
+    layer = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm2d(2)).requires_grad_(False)
+    gc.collect()
+    assert not any(value.requires_grad for value in layer.parameters())
+    layer[0].weight.requires_grad = True
+    for copied in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        flags = {name: value.requires_grad for name, value in copied.named_parameters()}
+        assert [name for name, flag in flags.items() if flag] == ["0.weight"]
+    assert not any(value.requires_grad for value in nn.BatchNorm2d(2).buffers())
+
+
+def test_hooks_in_front_and_with_keywords():
+    layer, seen = nn.ReLU(), []
+    layer.register_forward_hook(lambda module, args, output: seen.append("second"))
+    layer.register_forward_hook(lambda module, args, output: seen.append("first"), prepend=True)
+    layer.register_forward_hook(
+        lambda module, args, kwargs, output: seen.append(sorted(kwargs)), with_kwargs=True
+    )
+    handle = layer.register_forward_pre_hook(
+        lambda module, args, kwargs: (args, {"input": -kwargs["input"]}), with_kwargs=True
+    )
+    x = lucid_c.tensor(draw("x", (2, 3)))
+    assert_same_bits(layer(input=x), np.maximum(-x.numpy(), 0))
+    assert seen == ["first", "second", ["input"]]
+    handle.remove()
+    assert_same_bits(layer(x), np.maximum(x.numpy(), 0))
+
+
+@pytest.mark.parametrize("kind", [lambda *m: nn.Sequential(*m), lambda *m: nn.ModuleList(m)])
+def test_lists_are_joined_and_emptied(kind):
+    a, b, c = nn.ReLU(), nn.Sigmoid(), nn.Identity()
+    both = kind(a, b) + kind(c)
+    assert list(both) == [a, b, c] and type(both) is type(kind())
+    both += [a]
+    assert both.pop() is a and both.pop(0) is a and list(both) == [b, c]
+    with pytest.raises(TypeError):
+        both + 3
+    with pytest.raises(IndexError, match="5 is out of range for 2"):
+        both.pop(5)
+
+
+def test_append_to_a_slice_replaces_nothing():
+    part = nn.Sequential(nn.ReLU(), nn.Sigmoid(), nn.Identity())[1:]
+    last = nn.Flatten()
+    assert [type(module).__name__ for module in part.append(last)] == [
+        "Sigmoid",
+        "Identity",
+        "Flatten",
+    ]
+
+
+def test_get_buffer():
+    net = nn.Sequential(nn.BatchNorm2d(3))
+    assert net.get_buffer("0.running_mean").shape == (3,)
+    with pytest.raises(AttributeError, match=r"'0\.weight' is not a buffer"):
+        net.get_buffer("0.weight")
+
+
+def test_fixed_options_can_be_read():
+    assert nn.Conv2d(1, 1, 1).padding_mode == "zeros"
+    assert nn.MaxPool2d(2).return_indices is False

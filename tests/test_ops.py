@@ -328,3 +328,60 @@ def test_split_attention_from_operators():
     y = ops.sum(ops.reshape(ops.mul(x, weights), (2, radix, groups * width, 7, 9)), 1)
     attention = oracle.radix_softmax(logits, groups, radix)[:, :, None, None]
     assert_close(y, oracle.radix_sum(x * attention, radix))
+
+
+def test_alpha_scales_the_second_operand():
+    a, b = draw("a", (3, 5)), draw("b", (5,))
+    assert_close(ops.add(a, b, alpha=2), a + 2 * b)
+    assert_close(ops.sub(a, b, alpha=0.5), a - 0.5 * b)
+    assert_close(lucid_c.tensor(a).add(b, alpha=2), a + 2 * b)
+    assert ops.add([1, 2], 3, alpha=2).tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("mode, numpys", [("floor", np.floor), ("trunc", np.trunc)])
+def test_rounded_division(mode, numpys):
+    a, b = draw("a", (3, 5)), draw("b", (5,))
+    assert_same_bits(ops.div(a, b, rounding_mode=mode), numpys(a / b))
+    whole = ops.div(np.array([-7, 7]), 2, rounding_mode=mode)
+    assert whole.dtype == np.int64
+    assert whole.tolist() == numpys([-3.5, 3.5]).tolist()
+    with pytest.raises(ValueError, match="rounding_mode must be .* not 'up'"):
+        ops.div(a, b, rounding_mode="up")
+
+
+def test_clamp_with_tensors_as_limits():
+    x, low = draw("x", (3, 5)), draw("low", (5,))
+    assert_same_bits(ops.clamp(x, low), np.maximum(x, low))
+    assert_same_bits(ops.clamp(x, low, low + 1), np.minimum(np.maximum(x, low), low + 1))
+    assert_same_bits(ops.clamp(x, max=lucid_c.tensor(low)), np.minimum(x, low))
+    with pytest.raises(TypeError, match="min must be a number or a tensor, not 'a'"):
+        ops.clamp(x, "a")
+
+
+def test_cat_of_different_types_and_of_nothing():
+    x = draw("x", (2, 3))
+    whole = np.arange(6).reshape(2, 3)
+    assert_same_bits(ops.cat([whole, x]), np.concatenate([whole.astype(np.float32), x]))
+    assert_same_bits(ops.cat([lucid_c.tensor([]), x], 1), x)
+    assert ops.cat([lucid_c.tensor([]), lucid_c.tensor([])]).shape == (0,)
+
+
+def test_parts_as_methods():
+    x = lucid_c.tensor(draw("x", (5, 4)))
+    assert [part.shape for part in x.split(2)] == [(2, 4), (2, 4), (1, 4)]
+    assert [part.shape for part in x.split([1, 3], dim=-1)] == [(5, 1), (5, 3)]
+    assert_same_bits(x.chunk(2, 1)[1], x.numpy()[:, 2:])
+
+
+def test_new_functions_are_recorded_within_a_forward():
+    class Net(lucid_c.nn.Module):
+        def forward(self, x):
+            a, b = x.chunk(2, dim=1)
+            y = F.pad(a.add(b, alpha=2).clamp(b, b + 1), (1, 1, 1, 1), mode="reflect")
+            return ops.cat([y, y // 1], 1)
+
+    x = draw("x", (2, 4, 5, 6))
+    a, b = x[:, :2], x[:, 2:]
+    y = np.minimum(np.maximum(a + np.float32(2) * b, b), b + 1)
+    y = np.pad(y, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="reflect")
+    assert_close(Net()(x), np.concatenate([y, np.floor(y)], 1))

@@ -327,3 +327,39 @@ def test_dlpack_capsules_that_nobody_reads_do_not_leak_or_crash(x):
         Tensor(x).__dlpack__()
     gc.collect()
     assert Tensor(x).__dlpack_device__()[0] == 1
+
+
+def test_whole_quotients_and_remainders():
+    a = np.array([[-7.5, 7.5, 3.0]], np.float32)
+    x = Tensor(a)
+    assert_same_bits(x // 2, a // 2)
+    assert_same_bits(x % np.float32(2), a % 2)
+    assert_same_bits(8 // x, np.float32(8) // a)
+    assert (Tensor([-7, 7]) % 4).tolist() == [1, 3]
+    assert (Tensor([-7, 7]) // 2).dtype == np.int64
+
+
+def test_all_and_any():
+    x = Tensor([[1.0, 0.0], [2.0, 3.0]])
+    assert not (x > 0).all() and (x > 2).any()
+    assert x.all(1).tolist() == [False, True]
+    assert x.any(dim=0, keepdim=True).tolist() == [[True, True]]
+    assert np.all(x == x)
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "pow", "maximum", "add_", "mul_"])
+def test_arithmetic_methods_refuse_what_is_no_number(name):
+    method = getattr(Tensor([1.0, 2.0]), name)
+    for wrong in ("a", None):
+        with pytest.raises(TypeError, match="a tensor holds floats, integers or bools"):
+            method(wrong)
+    assert method([3.0, 4.0]).shape == (2,)
+
+
+@pytest.mark.parametrize("wrong", ["a", 1.5, True])
+def test_seeds_and_shapes_are_integers(wrong):
+    with pytest.raises(TypeError, match=f"the seed must be an integer, not {wrong!r}"):
+        lucid_c.random.seed(wrong)
+    if wrong is not True:
+        with pytest.raises(TypeError, match="the shape must be integers"):
+            lucid_c.random.rand(2, wrong)

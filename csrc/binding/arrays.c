@@ -102,6 +102,19 @@ PyObject *lcpy_shape_tuple(const lc_desc *d)
     return tuple;
 }
 
+/* A whole number that may be out of int64_t's range, which the message says by name. */
+static int int_of(PyObject *number, const char *what, int64_t *out)
+{
+    *out = PyLong_AsLongLong(number);
+    if (*out != -1 || !PyErr_Occurred())
+        return 0;
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_OverflowError, "%s is too large: %R", what, number);
+    }
+    return -1;
+}
+
 int lcpy_int_list(PyObject *obj, const char *what, int most, int64_t *out)
 {
     if (PyBool_Check(obj) || PyFloat_Check(obj)) {
@@ -112,9 +125,9 @@ int lcpy_int_list(PyObject *obj, const char *what, int most, int64_t *out)
         PyObject *number = PyNumber_Index(obj);
         if (!number)
             return -1;
-        out[0] = PyLong_AsLongLong(number);
+        int failed = int_of(number, what, &out[0]);
         Py_DECREF(number);
-        return out[0] == -1 && PyErr_Occurred() ? -1 : 1;
+        return failed ? -1 : 1;
     }
     Py_ssize_t n = PySequence_Check(obj) && !PyUnicode_Check(obj) ? PySequence_Size(obj) : -1;
     if (n < 0) {
@@ -140,10 +153,10 @@ int lcpy_int_list(PyObject *obj, const char *what, int most, int64_t *out)
             Py_XDECREF(item);
             return -1;
         }
-        out[i] = PyLong_AsLongLong(number);
+        int failed = int_of(number, what, &out[i]);
         Py_DECREF(number);
         Py_DECREF(item);
-        if (out[i] == -1 && PyErr_Occurred())
+        if (failed)
             return -1;
     }
     return (int)n;

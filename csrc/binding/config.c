@@ -222,6 +222,7 @@ static PyObject *new_param(PyObject *module, PyObject *args)
         memcpy(lc_storage_data(storage), PyArray_DATA(array), lc_desc_bytes(&d));
         lc_param_replace(p, storage);
         lc_storage_release(storage);
+        lc_param_set_requires_grad(p, !buffer);
         tensor = lcpy_tensor_from_param(p, buffer);
     }
     lc_param_release(p);

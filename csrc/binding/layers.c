@@ -60,9 +60,13 @@ static int parse_conv(lc_conv2d_config *c, PyObject *kernel, PyObject *stride, P
 /* The C defaults are written as 0; from Python a 0 is a mistake. */
 static int no_zeros(const lc_conv2d_config *c)
 {
-    if (c->stride[0] && c->stride[1] && c->dilation[0] && c->dilation[1] && c->groups)
+    const char *wrong = !c->stride[0] || !c->stride[1]       ? "stride"
+                        : !c->dilation[0] || !c->dilation[1] ? "dilation"
+                        : !c->groups                         ? "groups"
+                                                             : NULL;
+    if (!wrong)
         return 0;
-    PyErr_SetString(PyExc_ValueError, "stride, dilation and groups must be positive, got 0");
+    PyErr_Format(PyExc_ValueError, "%s must be positive, got 0", wrong);
     return -1;
 }
 

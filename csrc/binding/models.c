@@ -4,6 +4,7 @@
 
 #include "binding/core.h"
 #include "models/info.h"
+#include "nn/walk.h"
 
 /* --- reading a dict; a missing key leaves the default */
 
@@ -89,15 +90,19 @@ static lc_status make_host_block(void *ctx, const lc_block_args *a, lc_module **
 
 /* Makes wrappers along every path that leads to a module with Python state, so that the tree of
  * wrappers holds it. */
-static int hold_wrappers(PyObject *self)
+static int hold_wrappers(PyObject *self, int depth)
 {
     lc_module *m = ((lcpy_module *)self)->module;
+    if (depth > LC_MAX_NESTING) {
+        PyErr_Format(PyExc_ValueError, "modules are nested more than %d deep", LC_MAX_NESTING);
+        return -1;
+    }
     for (int i = 0; i < lc_module_entry_count(m); i++) {
         lc_entry e = lc_module_entry(m, i);
         if (e.kind != LC_ENTRY_CHILD || !e.child)
             continue;
         PyObject *child = PyObject_CallMethod(self, "_get", "s", e.name);
-        int status = child ? hold_wrappers(child) : -1;
+        int status = child ? hold_wrappers(child, depth + 1) : -1;
         Py_XDECREF(child);
         if (status < 0)
             return -1;
@@ -170,7 +175,7 @@ static PyObject *init_resnet(PyObject *module, PyObject *args)
     PyObject *result = NULL;
     if (host.made && read_config(dict, &c, &host) == 0 &&
         lcpy_check(lc_resnet_create(&c, &m)) == 0 &&
-        lcpy_module_assign((lcpy_module *)self, m) == 0 && (!host.make || hold_wrappers(self) == 0))
+        lcpy_module_assign((lcpy_module *)self, m) == 0 && (!host.make || hold_wrappers(self, 0) == 0))
         result = Py_NewRef(Py_None);
     Py_XDECREF(host.made);
     return result;

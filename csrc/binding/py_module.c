@@ -4,6 +4,7 @@
 
 #include "binding/core.h"
 #include "models/blocks.h"
+#include "nn/walk.h"
 
 /* Modules that are written in Python: a bare tree node; calling it goes through the override below.
  */
@@ -223,14 +224,15 @@ static PyObject *remove_entry(PyObject *self, PyObject *name)
     Py_RETURN_NONE;
 }
 
-/* Does m or any module below it run Python code when it is appended? */
-static bool runs_python(lc_module *m)
+/* Does m or any module below it run Python code when it is appended? Deeper ones are not reached:
+ * appending refuses the tree. */
+static bool runs_python(lc_module *m, int depth)
 {
-    if (lc_module_has_override(m))
+    if (lc_module_has_override(m) || depth > LC_MAX_NESTING)
         return true;
     for (int i = 0; i < lc_module_entry_count(m); i++) {
         lc_entry e = lc_module_entry(m, i);
-        if (e.child && runs_python(e.child))
+        if (e.child && runs_python(e.child, depth + 1))
             return true;
     }
     return false;
@@ -255,7 +257,7 @@ static PyObject *call_native(PyObject *self, PyObject *args)
         return NULL;
     PyObject *result = NULL;
     lc_module_retain(m); /* Python code below may drop the wrapper */
-    int private_copy = lcpy_is_nested(r) || runs_python(m);
+    int private_copy = lcpy_is_nested(r) || runs_python(m, 0);
     for (int i = 0; i < n; i++) {
         in[i] = lcpy_value_of(r, PyTuple_GetItem(args, i), private_copy, "the input");
         if (in[i] == LC_NONE)

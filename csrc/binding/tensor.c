@@ -28,12 +28,14 @@ PyObject *lcpy_tensor_from_array(PyObject *array)
 
 PyObject *lcpy_tensor_from_param(lc_param *p, int is_buffer)
 {
+    lc_param_retain(p); /* first: making the object may run Python code that drops the parameter */
     lcpy_tensor *t = (lcpy_tensor *)new_of(is_buffer ? lcpy.tensor_class : lcpy.parameter_class);
-    if (!t)
+    if (!t) {
+        lc_param_release(p);
         return NULL;
-    t->param = lc_param_retain(p);
+    }
+    t->param = p;
     t->value = LC_NONE;
-    t->requires_grad = !is_buffer;
     return (PyObject *)t;
 }
 
@@ -173,7 +175,8 @@ static PyObject *tensor_get_is_float32(PyObject *self, void *unused)
 static PyObject *tensor_get_requires_grad(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(((lcpy_tensor *)self)->requires_grad);
+    lcpy_tensor *t = (lcpy_tensor *)self;
+    return PyBool_FromLong(t->param ? lc_param_requires_grad(t->param) : t->requires_grad);
 }
 
 static int tensor_set_requires_grad(PyObject *self, PyObject *value, void *unused)
@@ -182,7 +185,11 @@ static int tensor_set_requires_grad(PyObject *self, PyObject *value, void *unuse
     int flag = value ? PyObject_IsTrue(value) : 0;
     if (flag < 0)
         return -1;
-    ((lcpy_tensor *)self)->requires_grad = flag;
+    lcpy_tensor *t = (lcpy_tensor *)self;
+    if (t->param)
+        lc_param_set_requires_grad(t->param, flag != 0);
+    else
+        t->requires_grad = flag;
     return 0;
 }
 

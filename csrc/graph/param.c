@@ -27,6 +27,7 @@ typedef struct pack_entry {
 
 struct lc_param {
     atomic_int refs;
+    atomic_bool requires_grad;
     lc_desc desc;
     /* guarded by LC_LOCK_PACKS */
     lc_storage *storage; /* NULL: not set yet */
@@ -95,6 +96,7 @@ lc_status lc_param_create(lc_dtype dtype, int rank, const int64_t *dim, lc_param
     if (!p)
         return LC_ERR_MEMORY;
     atomic_init(&p->refs, 1);
+    atomic_init(&p->requires_grad, true);
     p->desc = desc;
     p->stamp = atomic_fetch_add(&next_stamp, 1);
     *out = p;
@@ -145,6 +147,16 @@ bool lc_param_is_set(const lc_param *p)
     bool set = p->storage != NULL;
     lc_lock_give(LC_LOCK_PACKS);
     return set;
+}
+
+bool lc_param_requires_grad(const lc_param *p)
+{
+    return atomic_load_explicit(&p->requires_grad, memory_order_relaxed);
+}
+
+void lc_param_set_requires_grad(lc_param *p, bool on)
+{
+    atomic_store_explicit(&p->requires_grad, on, memory_order_relaxed);
 }
 
 void lc_param_snapshot(lc_param *p, lc_storage **storage, uint64_t *stamp)

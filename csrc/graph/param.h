@@ -28,6 +28,9 @@ void lc_param_release(lc_param *p); /* NULL-safe */
 const lc_desc *lc_param_desc(const lc_param *p); /* plain */
 uint64_t lc_param_stamp(const lc_param *p);
 bool lc_param_is_set(const lc_param *p);
+/* Whether gradients are wanted; parameters start with true, whoever makes a buffer clears it. */
+bool lc_param_requires_grad(const lc_param *p);
+void lc_param_set_requires_grad(lc_param *p, bool on);
 
 /* The contents, for reading: a reference of the caller's. Allocates zeros if nothing was set. */
 lc_status lc_param_storage(lc_param *p, lc_storage **out);

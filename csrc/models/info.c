@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "ops/op_util.h"
 #include "ops/ops.h"
 
 /* The arrays of the tree, each once, sorted by address. */
@@ -91,7 +92,8 @@ static int64_t count_card_flops(const lc_info_row *row, const lc_node_view *n)
 {
     int64_t outputs = lc_desc_count(&row->out);
     if (n->op == &lc_op_conv2d)
-        return row->macs + (((const lc_conv2d_attr *)n->attr)->flags & LC_CONV_BIAS ? outputs : 0);
+        return lc_count_add(row->macs,
+                            ((const lc_conv2d_attr *)n->attr)->flags & LC_CONV_BIAS ? outputs : 0);
     if (n->op == &lc_op_batch_norm)
         return 2 * outputs;
     if (n->op == &lc_op_pool2d)
@@ -129,8 +131,8 @@ static lc_status make_rows(const lc_graph *g, int first, arrays *a, lc_info *inf
         int64_t bytes = (int64_t)(lc_desc_bytes(&row->in) + lc_desc_bytes(&row->out));
         if (bytes > info->largest_bytes)
             info->largest_bytes = bytes;
-        info->macs += row->macs;
-        info->card_flops += row->card_flops;
+        info->macs = lc_count_add(info->macs, row->macs);
+        info->card_flops = lc_count_add(info->card_flops, row->card_flops);
     }
     return LC_OK;
 }

@@ -19,10 +19,23 @@ static lc_status flatten_features(lc_graph *g, lc_value x, lc_value *out)
                             out);
 }
 
+static lc_status check_input(const lc_module *self, const lc_desc *d, int64_t channels)
+{
+    char text[LC_SHAPE_TEXT];
+    if (d->rank == 4)
+        return LC_OK; /* conv1 checks the rest */
+    return lc_fail(LC_ERR_VALUE,
+                   "%s: the input must have 4 dimensions, (N, %" PRId64
+                   ", H, W), but its shape is %s%s",
+                   lc_module_class_of(self)->name, channels, lc_shape_text(d, text),
+                   d->rank == 3 ? "; for one image, use x[None]" : "");
+}
+
 static lc_status append(lc_module *self, lc_graph *g, int n_in, const lc_value *in, lc_value *out)
 {
     const lc_resnet_config *c = lc_module_config(self);
     LC_TRY(lc_layer_one_input(self, n_in));
+    LC_TRY(check_input(self, lc_graph_desc(g, in[0]), c->in_channels));
     lc_value x;
     LC_TRY(lc_module_call(self, "conv1", g, in[0], &x));
     if (!c->bare_stem)

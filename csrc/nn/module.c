@@ -278,6 +278,7 @@ static lc_status new_array(lc_module *m, const char *name, int rank, const int64
     lc_status status = lc_param_create(LC_F32, rank, dim, &p);
     if (status != LC_OK)
         return lc_fail_in(status, "%s.%s", m->cls->name, name);
+    lc_param_set_requires_grad(p, !buffer);
     status = buffer ? lc_module_set_buffer(m, name, p, true) : lc_module_set_param(m, name, p);
     lc_param_release(p);
     return status;

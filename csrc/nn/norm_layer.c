@@ -40,9 +40,12 @@ static lc_status append(lc_module *self, lc_graph *g, int n_in, const lc_value *
     const lc_batch_norm_config *c = lc_module_config(self);
     LC_TRY(lc_layer_one_input(self, n_in));
     lc_value x = in[0], gamma, beta, mean, var, args[5];
-    if (lc_graph_desc(g, x)->rank != 4)
-        return lc_fail(LC_ERR_VALUE, "expected 4D input (got %dD input)",
-                       lc_graph_desc(g, x)->rank);
+    const lc_desc *d = lc_graph_desc(g, x);
+    char text[LC_SHAPE_TEXT];
+    if (d->rank != 4)
+        return lc_fail(LC_ERR_VALUE,
+                       "expected 4D input (got %dD input): (N, C, H, W), not shape %s", d->rank,
+                       lc_shape_text(d, text));
     LC_TRY(lc_module_value(self, "weight", g, &gamma));
     LC_TRY(lc_module_value(self, "bias", g, &beta));
     LC_TRY(lc_module_value(self, "running_mean", g, &mean));

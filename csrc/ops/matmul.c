@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "ops/matrix.h"
+#include "ops/op_util.h"
 #include "ops/ops.h"
 
 /* a (..., M, K), b (..., K, N) as in numpy.matmul. Phase 0 packs b, phase 1 multiplies. */
@@ -149,7 +150,7 @@ static int64_t matmul_macs(const void *attr, int n_in, const lc_desc *in, const 
 {
     (void)attr;
     (void)n_in;
-    return lc_desc_count(&out[0]) * in[0].dim[in[0].rank - 1];
+    return lc_count_mul(lc_desc_count(&out[0]), in[0].dim[in[0].rank - 1]);
 }
 
 const lc_op lc_op_matmul = {

@@ -14,11 +14,22 @@ void lc_units_range(const lc_units *u, int64_t begin, int64_t end, int64_t *firs
     *last = end * u->each < u->count ? end * u->each : u->count;
 }
 
-int64_t lc_pixel_part(int64_t pixels, int lanes, int64_t *parts)
+int64_t lc_pixel_part(int64_t pixels, int64_t lanes, int64_t *parts)
 {
-    int64_t most = LC_ITEM_WORK / lanes, part = pixels < most ? pixels : most;
+    int64_t most = lanes < LC_ITEM_WORK ? LC_ITEM_WORK / lanes : 1;
+    int64_t part = pixels < most ? pixels : most;
     *parts = part ? (pixels + part - 1) / part : 0;
     return part;
+}
+
+int64_t lc_count_mul(int64_t a, int64_t b)
+{
+    return b > 0 && a > INT64_MAX / b ? INT64_MAX : a * b;
+}
+
+int64_t lc_count_add(int64_t a, int64_t b)
+{
+    return a > INT64_MAX - b ? INT64_MAX : a + b;
 }
 
 const char *lc_dtype_name(int32_t dtype)

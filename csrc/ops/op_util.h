@@ -19,7 +19,11 @@ void lc_units_range(const lc_units *u, int64_t begin, int64_t end, int64_t *firs
 
 /* Pixels that one unit of a plane takes, for planes of `pixels` pixels of `lanes` floats: all,
  * or a part. *parts: how many units that makes per plane (0 if there are no pixels). */
-int64_t lc_pixel_part(int64_t pixels, int lanes, int64_t *parts);
+int64_t lc_pixel_part(int64_t pixels, int64_t lanes, int64_t *parts);
+
+/* Of numbers that are not negative: a * b and a + b, or INT64_MAX where that is too large. */
+int64_t lc_count_mul(int64_t a, int64_t b);
+int64_t lc_count_add(int64_t a, int64_t b);
 
 /* --- checks; `op` and `arg` go into the message */
 lc_status lc_check_inputs(const char *op, int n_in, int expected);

@@ -123,7 +123,7 @@ static lc_status prepare(lc_step *step)
     int64_t area = a->kernel[0] < x->dim[2] ? a->kernel[0] : x->dim[2];
     area *= a->kernel[1] < width ? a->kernel[1] : width;
     step->items[0] = lc_units_set(&p->units, x->dim[0] * lc_block_count(x) * y->dim[2],
-                                  y->dim[3] * (area + 1) * x->layout.block);
+                                  lc_count_mul(y->dim[3] * x->layout.block, area + 1));
     step->algorithm = name_of(a->kind);
     return LC_OK;
 }

@@ -51,6 +51,7 @@ static lc_status prepare_planes(lc_step *step, bool whole_planes)
     LC_TRY(lc_step_prep(step, sizeof(prep)));
     prep *p = step->prep;
     int block = y->layout.block;
+    int64_t lanes = block * ((int64_t)a->radix + 1);
     p->radix = a->radix;
     p->slots = lc_desc_padded_channels(y);
     p->pixels = x->dim[2] * x->dim[3];
@@ -58,10 +59,10 @@ static lc_status prepare_planes(lc_step *step, bool whole_planes)
         p->part = p->pixels;
         p->parts = 1;
     } else {
-        p->part = lc_pixel_part(p->pixels, block * (a->radix + 1), &p->parts);
+        p->part = lc_pixel_part(p->pixels, lanes, &p->parts);
     }
     step->items[0] = lc_units_set(&p->units, x->dim[0] * (p->slots / block) * p->parts,
-                                  p->part * block * (a->radix + 1));
+                                  lc_count_mul(p->part, lanes));
     return LC_OK;
 }
 

@@ -182,7 +182,7 @@ def _check(checkpoint: Checkpoint, keys: KeyMap, strict: bool) -> None:
         if name in checkpoint.unreadable:
             raise ValueError(depends_on(name, checkpoint.unreadable[name]))
     if keys.misshapen or (strict and (keys.missing or keys.unexpected)):
-        raise ValueError(f"the weights do not fit the model\n  {keys.describe()}")
+        raise ValueError(f"the weights do not fit the model:\n  {keys.describe()}")
     for source in keys.sources.values():
         _named(source, checkpoint[source].check_readable)
 

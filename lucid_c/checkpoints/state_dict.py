@@ -121,7 +121,8 @@ def find_state_dict(tree: Any, use_ema: bool = False) -> Found:
     """
     _reject_object(tree, "the content of the file")
     if not isinstance(tree, dict):
-        raise ValueError(f"the file holds no mapping of tensors but a {type(tree).__name__}")
+        kind = "tensor" if isinstance(tree, Entry) else type(tree).__name__
+        raise ValueError(f"the file holds no mapping of tensors but a {kind}")
     if use_ema:
         found = _search(tree, EMA_KEYS) or _flat_ema(_tensors(tree), True)
         if not found:

@@ -11,6 +11,7 @@ None.
 from typing import Any
 
 from .. import _core
+from ..nn.functional import whole
 from ..nn.module import Module, NativeModule
 
 __all__ = [
@@ -52,13 +53,13 @@ class _Block(NativeModule):
         _core.init_block(
             self,
             kind,
-            in_channels,
-            out_channels,
-            stride,
+            whole(in_channels, "in_channels"),
+            whole(out_channels, "out_channels"),
+            whole(stride, "stride"),
             downsample,
-            cardinality,
-            base_width,
-            dilation,
+            whole(cardinality, "cardinality"),
+            whole(base_width, "base_width"),
+            whole(dilation, "dilation"),
             radix,
             avd,
             avd_first,

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import _core
 from ..nn.containers import Sequential
 from ..nn.module import Module, NativeModule
@@ -13,6 +15,8 @@ __all__ = ["ResNeSt", "ResNeXt", "ResNet"]
 
 def check_block_args(block: type[Module], block_args: Mapping[str, Any]) -> None:
     """Refuse arguments that one of our own blocks does not have."""
+    if not isinstance(block_args, Mapping):
+        raise TypeError(f"block_args must be a mapping of names to values, not {block_args!r}")
     names = RESNEST_ARGS if block is ResNeStBottleneck else COMMON_ARGS
     wrong = [name for name in block_args if name not in names]
     if block in BLOCKS.values() and wrong:
@@ -29,6 +33,7 @@ def is_deep(stem_type: str | None) -> bool:
 
 
 def _four(values: Sequence[int], name: str) -> tuple[int, ...]:
+    values = values.tolist() if isinstance(values, np.ndarray) else values
     if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != 4:
         count = f" ({len(values)})" if isinstance(values, Sequence) else ""
         raise ValueError(f"{name} must be 4 numbers, one for each stage, got {values!r}{count}")

@@ -93,6 +93,15 @@ class Tree(_core.Module):
             raise AttributeError(f"{target!r} is not a parameter")
         return value
 
+    def get_buffer(self, target: str) -> Tensor:
+        """Return the buffer with that dotted name."""
+        path, _, name = target.rpartition(".")
+        rows = self.get_submodule(path)._entries()
+        found = [value for label, kind, value, _ in rows if label == name and kind == "buffer"]
+        if not found or found[0] is None:
+            raise AttributeError(f"{target!r} is not a buffer")
+        return known(found[0])
+
     def apply(self, function: Callable[["Module"], Any]) -> Self:
         """Call a function with every module below and then with this one."""
         for module in self.children():

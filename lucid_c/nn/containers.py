@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
@@ -57,7 +58,9 @@ class _Numbered(NativeModule):
 
     def append(self, module: Module) -> Self:
         """Add a module at the end."""
-        self.register_module(str(len(self)), module)
+        taken = {name for name, _ in self._rows()}  # a slice keeps its modules' numbers
+        number = next(n for n in count(len(taken)) if str(n) not in taken)
+        self.register_module(str(number), module)
         return self
 
     def extend(self, modules: Iterable[Module]) -> Self:
@@ -65,6 +68,23 @@ class _Numbered(NativeModule):
         for module in list(modules):
             self.append(module)
         return self
+
+    def pop(self, index: int = -1) -> Module:
+        """Take a module out and return it; the later ones move up."""
+        module = self[operator.index(index)]
+        del self[index]
+        return module
+
+    def __add__(self, other: Iterable[Module]) -> Self:
+        if not isinstance(other, (_Numbered, list, tuple)):
+            return NotImplemented
+        rows = [(str(i), module) for i, module in enumerate((*self, *other))]
+        return self._part(rows)
+
+    def __iadd__(self, other: Iterable[Module]) -> Self:
+        if not isinstance(other, (_Numbered, list, tuple)):
+            return NotImplemented
+        return self.extend(other)
 
     def insert(self, index: int, module: Module) -> Self:
         """Put a module before another one; the rest moves up."""

@@ -45,6 +45,20 @@ def pair(value: Size, name: str) -> tuple[int, int]:
     return operator.index(items[0]), operator.index(items[-1])
 
 
+def whole(value: Any, name: str) -> int:
+    """Return a whole number; anything else is an error that names the argument."""
+    if isinstance(value, (bool, np.bool)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    return operator.index(value)
+
+
+def real(value: Any, name: str) -> float:
+    """Return a number; anything else is an error that names the argument."""
+    if isinstance(value, str) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    return float(value)
+
+
 def _batch(x: Any) -> tuple[Any, bool]:
     """Return the input with a batch axis, and whether it had none."""
     if not isinstance(x, _core.Tensor):
@@ -90,7 +104,8 @@ def conv2d(
     else:
         above, beside = pair(padding, "padding")
         around = (above, above, beside, beside)
-    return _same(_core.conv2d(x, weight, bias, steps, around, holes, groups), alone)
+    parts = whole(groups, "groups")
+    return _same(_core.conv2d(x, weight, bias, steps, around, holes, parts), alone)
 
 
 def _named_padding(name: str, stride: tuple, dilation: tuple, weight: Any) -> tuple:
@@ -119,9 +134,14 @@ def linear(input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -
     """
     if not isinstance(weight, _core.Tensor):
         weight = np.asarray(weight)
-    if len(weight.shape) != 1:
+    if bias is not None and not isinstance(bias, _core.Tensor):
+        bias = np.asarray(bias, np.float32 if isinstance(bias, (int, float)) else None)
+    if len(weight.shape) == 1:
+        y = _core.matmul(input, weight)
+    elif bias is None or bias.shape:
         return _core.linear(input, weight, bias)
-    y = _core.matmul(input, weight)
+    else:
+        y = _core.linear(input, weight, None)
     return y if bias is None else _core.binary("add", y, bias)
 
 
@@ -152,6 +172,7 @@ def batch_norm(
     eps : float
         Added to the variance.
     """
+    eps = real(eps, "eps")
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm needs running_mean and running_var unless training=True")
@@ -219,7 +240,7 @@ def _softmax(input: Any, dim: int | None, dtype: Any, log: bool) -> Tensor:
     if dim is None:
         rank = len(input.shape) if isinstance(input, _core.Tensor) else np.ndim(input)
         dim = 0 if rank in (0, 1, 3) else 1
-    return _core.softmax(input, dim, log)
+    return _core.softmax(input, whole(dim, "dim"), log)
 
 
 def dropout(
@@ -239,7 +260,7 @@ def dropout(
     inplace : bool
         Not used.
     """
-    if not 0 <= p <= 1:
+    if not 0 <= real(p, "p") <= 1:
         raise ValueError(f"p must be between 0 and 1, got {p}")
     if training and p > 0:
         raise RuntimeError("lucid_c does not train yet; call dropout with training=False")
@@ -308,7 +329,7 @@ def check_divisor(divisor_override: int | None) -> int:
     """Return the divisor of an average pool as the core takes it."""
     if divisor_override == 0:
         raise ValueError("divisor_override must not be zero")
-    return divisor_override or 0
+    return 0 if divisor_override is None else whole(divisor_override, "divisor_override")
 
 
 def pool_sizes(kernel_size: Size, stride: Size | None, padding: Size, dilation: Size) -> tuple:
@@ -387,12 +408,14 @@ def pad(
     pad : sequence of int
         Two numbers for the last axis, two for the one before it, and so on. Negative ones cut.
     mode : str
-        ``"constant"``.
+        ``"constant"``, or what puts numbers of the tensor itself: ``"reflect"`` (mirrored at the
+        edge element), ``"replicate"`` (the edge element again), ``"circular"`` (the other end).
     value : float, optional
-        What is put there; 0 by default.
+        What ``"constant"`` puts there; 0 by default.
     """
-    if mode != "constant":
-        raise ValueError(f"pad has mode 'constant' only, not {mode!r}")
+    if not isinstance(pad, (tuple, list)):
+        raise TypeError(f"pad must be a sequence of integers, not {pad!r}")
+    pad = [whole(width, "pad") for width in pad]
     if not isinstance(input, _core.Tensor):
         input = np.asarray(input)
     rank = len(input.shape)
@@ -401,5 +424,40 @@ def pad(
             f"pad must be pairs of numbers for at most {rank} axes, got {len(pad)} numbers"
         )
     rest = (0,) * (rank - len(pad) // 2)
-    before, after = (rest + tuple(reversed(tuple(pad)[side::2])) for side in (0, 1))
-    return _core.pad(input, before, after, 0.0 if value is None else value)
+    before, after = (rest + tuple(reversed(pad[side::2])) for side in (0, 1))
+    if mode == "constant":
+        return _core.pad(input, before, after, 0.0 if value is None else real(value, "value"))
+    x = as_tensor(input)
+    for axis, widths in enumerate(zip(before, after, strict=True)):
+        x = _pad_axis(x, axis, *widths, mode) if any(widths) else x
+    return x
+
+
+def _pad_axis(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
+    """Put elements of the tensor itself before and after an axis."""
+    limits = {"reflect": x.shape[axis] - 1, "circular": x.shape[axis], "replicate": None}
+    if mode not in limits:
+        known = ", ".join(map(repr, ("constant", *limits)))
+        raise ValueError(f"the mode of pad must be one of {known}, not {mode!r}")
+    most = limits[mode]
+    if min(before, after) < 0 or (most is not None and max(before, after) > most):
+        room = "at least 0" if most is None else f"0 to {most}"
+        raise ValueError(
+            f"pad: with mode={mode!r} the widths along axis {axis} of shape {x.shape} must be "
+            f"{room}, got {before} and {after}"
+        )
+
+    def part(*ends: int | None) -> Tensor:
+        return x[(slice(None),) * axis + (slice(*ends),)]
+
+    if mode == "reflect":
+        head, tail = part(before, 0, -1), part(-2, -2 - after, -1)
+    elif mode == "circular":
+        head, tail = part(x.shape[axis] - before, None), part(0, after)
+    else:
+        sizes = list(x.shape)
+        sizes[axis] = before
+        head = part(0, 1).expand(sizes)
+        sizes[axis] = after
+        tail = part(-1, None).expand(sizes)
+    return _core.cat([each for each in (head, x, tail) if each.shape[axis]], axis)

@@ -1,13 +1,12 @@
 """Layers, with PyTorch's arguments, defaults and names of parameters. What they compute is C."""
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from .functional import check_divisor, pair, pool_sizes
+from .functional import check_divisor, pair, pool_sizes, real, whole
 from .module import NativeModule
 
 __all__ = [
@@ -65,6 +64,8 @@ class Conv2d(NativeModule):
         As in PyTorch; only ``"zeros"``, the CPU and float32.
     """
 
+    padding_mode = "zeros"
+
     def __init__(
         self,
         in_channels: int,
@@ -84,13 +85,13 @@ class Conv2d(NativeModule):
         _check_place(device, dtype)
         _core.init_conv2d(
             self,
-            in_channels,
-            out_channels,
+            whole(in_channels, "in_channels"),
+            whole(out_channels, "out_channels"),
             pair(kernel_size, "kernel_size"),
             pair(stride, "stride"),
             _padding(padding),
             pair(dilation, "dilation"),
-            groups,
+            whole(groups, "groups"),
             bias,
         )
         self._made()
@@ -138,7 +139,12 @@ class BatchNorm2d(NativeModule):
     ) -> None:
         _check_place(device, dtype)
         _core.init_batch_norm2d(
-            self, num_features, eps, _momentum(momentum), affine, track_running_stats
+            self,
+            whole(num_features, "num_features"),
+            real(eps, "eps"),
+            _momentum(momentum),
+            affine,
+            track_running_stats,
         )
         self._made()
 
@@ -152,7 +158,7 @@ class BatchNorm2d(NativeModule):
 def _momentum(momentum: float | None) -> float:
     if momentum is None:
         return -1.0
-    if not 0 <= momentum <= 1:
+    if not 0 <= real(momentum, "momentum") <= 1:
         raise ValueError(f"momentum must be between 0 and 1 or None, got {momentum}")
     return momentum
 
@@ -179,7 +185,8 @@ class Linear(NativeModule):
         dtype: Any = None,
     ) -> None:
         _check_place(device, dtype)
-        _core.init_linear(self, in_features, out_features, bias)
+        sizes = whole(in_features, "in_features"), whole(out_features, "out_features")
+        _core.init_linear(self, *sizes, bias)
         self._made()
 
     def extra_repr(self) -> str:
@@ -215,6 +222,8 @@ class MaxPool2d(_Pool2d):
     ceil_mode : bool, optional
         Whether the last window may reach beyond the image.
     """
+
+    return_indices = False
 
     def __init__(
         self,
@@ -344,7 +353,7 @@ class Dropout(NativeModule):
     """
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
-        _core.init_dropout(self, p, inplace)
+        _core.init_dropout(self, real(p, "p"), inplace)
         self._made(False)
 
     def extra_repr(self) -> str:
@@ -369,7 +378,7 @@ class Flatten(NativeModule):
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        _core.init_flatten(self, operator.index(start_dim), operator.index(end_dim))
+        _core.init_flatten(self, whole(start_dim, "start_dim"), whole(end_dim, "end_dim"))
         self._made(False)
 
     def extra_repr(self) -> str:
@@ -404,15 +413,15 @@ class ConvBNReLU2d(NativeModule):
     ) -> None:
         _core.init_conv_bn_relu2d(
             self,
-            in_channels,
-            out_channels,
+            whole(in_channels, "in_channels"),
+            whole(out_channels, "out_channels"),
             pair(kernel_size, "kernel_size"),
             pair(stride, "stride"),
             _padding(padding),
             pair(dilation, "dilation"),
-            groups,
+            whole(groups, "groups"),
             conv_bias,
-            eps,
+            real(eps, "eps"),
             _momentum(momentum),
         )
         self._made()

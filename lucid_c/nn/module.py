@@ -26,7 +26,7 @@ _hook_keys = count()
 class RemovableHandle:
     """What registering a hook gives; also a context manager that removes it at its end."""
 
-    def __init__(self, module: "Module", hooks: dict[int, Callable], key: int) -> None:
+    def __init__(self, module: "Module", hooks: dict[int, tuple], key: int) -> None:
         self._module, self._hooks, self._key = module, hooks, key
 
     def remove(self) -> None:
@@ -51,8 +51,9 @@ class Module(Tree):
     Modules start in eval mode.
     """
 
-    _forward_hooks: dict[int, Callable] | None = None
-    _forward_pre_hooks: dict[int, Callable] | None = None
+    # by key: the hook, and whether it takes the keyword arguments as well
+    _forward_hooks: dict[int, tuple[Callable, bool]] | None = None
+    _forward_pre_hooks: dict[int, tuple[Callable, bool]] | None = None
     _python_call = True  # whether calls go through forward() in Python
 
     def __init__(self) -> None:
@@ -70,13 +71,16 @@ class Module(Tree):
 
     def _forward_with_hooks(self, *args: Any, **kwargs: Any) -> Any:
         args = tuple(Tensor(each) if isinstance(each, np.ndarray) else each for each in args)
-        for hook in list((self._forward_pre_hooks or {}).values()):
-            changed = hook(self, args)
-            if changed is not None:
+        for hook, with_kwargs in list((self._forward_pre_hooks or {}).values()):
+            changed = hook(self, args, kwargs) if with_kwargs else hook(self, args)
+            if changed is not None and with_kwargs:
+                args, kwargs = changed
+            elif changed is not None:
                 args = changed if isinstance(changed, tuple) else (changed,)
         result = self.forward(*args, **kwargs)
-        for hook in list((self._forward_hooks or {}).values()):
-            changed = hook(self, args, result)
+        for hook, with_kwargs in list((self._forward_hooks or {}).values()):
+            given = (args, kwargs, result) if with_kwargs else (args, result)
+            changed = hook(self, *given)
             result = result if changed is None else changed
         return result
 
@@ -87,26 +91,55 @@ class Module(Tree):
         self.__dict__["_python_call"] = python
         self._set_override(python)
 
-    def register_forward_hook(self, hook: Callable[["Module", tuple, Any], Any]) -> RemovableHandle:
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
         """Call ``hook(module, args, output)`` after each forward.
 
         What the hook returns, unless None, replaces the output.
-        """
-        return self._add_hook("_forward_hooks", hook)
 
-    def register_forward_pre_hook(self, hook: Callable[["Module", tuple], Any]) -> RemovableHandle:
+        Parameters
+        ----------
+        hook : callable
+            The function; with ``with_kwargs`` it is called ``hook(module, args, kwargs, output)``.
+        prepend : bool, optional
+            Call it before the hooks that are there already.
+        with_kwargs : bool, optional
+            Whether the hook takes the keyword arguments of the call.
+        """
+        return self._add_hook("_forward_hooks", hook, prepend, with_kwargs)
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
         """Call ``hook(module, args)`` before each forward.
 
         What the hook returns, unless None, replaces the arguments.
-        """
-        return self._add_hook("_forward_pre_hooks", hook)
 
-    def _add_hook(self, attribute: str, hook: Callable) -> RemovableHandle:
+        Parameters
+        ----------
+        hook : callable
+            The function; with ``with_kwargs`` it is called as ``hook(module, args, kwargs)`` and
+            returns None or ``(args, kwargs)``.
+        prepend : bool, optional
+            Call it before the hooks that are there already.
+        with_kwargs : bool, optional
+            Whether the hook takes the keyword arguments of the call.
+        """
+        return self._add_hook("_forward_pre_hooks", hook, prepend, with_kwargs)
+
+    def _add_hook(
+        self, attribute: str, hook: Callable, prepend: bool, with_kwargs: bool
+    ) -> RemovableHandle:
         if not callable(hook):
             raise TypeError(f"a hook must be callable, not {hook!r}")
         hooks = self.__dict__.setdefault(attribute, {})
         key = next(_hook_keys)
-        hooks[key] = hook
+        later = list(hooks.items()) if prepend else []
+        if prepend:
+            hooks.clear()
+        hooks[key] = hook, bool(with_kwargs)
+        hooks.update(later)
         self._choose_call()
         return RemovableHandle(self, hooks, key)
 

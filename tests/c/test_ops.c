@@ -725,9 +725,10 @@ static void test_adaptive_pool2d(void)
 {
     static const int64_t shapes[][4] = {{2, 20, 7, 7},   {1, 9, 13, 5},    {3, 16, 1, 6},
                                         {2, 1000, 3, 3}, {1, 17, 96, 101}, {0, 4, 5, 5}};
-    static const int64_t outs[][2] = {{1, 1}, {2, 3}, {7, 7}, {5, 1}, {1, 4}, {11, 9}, {0, 2}};
+    static const int64_t outs[][2] = {{1, 1}, {2, 3},  {7, 7}, {5, 1},
+                                      {1, 4}, {11, 9}, {0, 2}, {INT32_MAX, 0}};
     for (int s = 0; s < 6; s++)
-        for (int o = 0; o < 7; o++)
+        for (int o = 0; o < 8; o++)
             for (uint32_t kind = 0; kind < 2; kind++) {
                 tensor x = tensor_new(4, shapes[s]);
                 lc_adaptive_pool2d_attr a = {{outs[o][0], outs[o][1]}, kind, 0};
@@ -765,6 +766,16 @@ static void test_adaptive_pool2d(void)
 
 #include "test_ops_move.h"
 
+static void test_counts(void)
+{
+    int64_t parts;
+    CHECK(lc_count_mul(3, 5) == 15 && lc_count_mul(INT64_MAX, 0) == 0);
+    CHECK(lc_count_mul((int64_t)1 << 52, (int64_t)1 << 25) == INT64_MAX);
+    CHECK(lc_count_add(3, 5) == 8 && lc_count_add(INT64_MAX, 1) == INT64_MAX);
+    CHECK(lc_pixel_part(9, 2 * LC_ITEM_WORK, &parts) == 1 && parts == 9);
+    CHECK(lc_pixel_part(0, 8, &parts) == 0 && parts == 0);
+}
+
 int main(void)
 {
     lc_vec_kernels_fill__scalar(&tables[0].vec);
@@ -786,6 +797,7 @@ int main(void)
 #endif
 #endif
     test_desc();
+    test_counts();
     test_unary();
     test_binary();
     test_batch_norm();

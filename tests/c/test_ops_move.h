@@ -430,8 +430,31 @@ static void split_case(int64_t n, int r, int k, int64_t each, int64_t h, int64_t
     free(logits.f);
 }
 
+/* More slices than floats in an item of work. */
+static void split_many(void)
+{
+    enum { SLICES = 40000, PIXELS = 4 };
+    tensor x = T(1, SLICES, 2, 2), attention = T(1, SLICES, 1, 1);
+    double want[PIXELS] = {0.0};
+    for (int i = 0; i < SLICES * PIXELS; i++)
+        want[i % PIXELS] += (double)x.f[i] * (double)attention.f[i / PIXELS];
+    try_case("split_apply", &lc_op_split_apply, &(lc_split_attr){SLICES, 1, 0}, 2,
+             (tensor[]){x, attention}, want,
+             (options){.rel = 4e-7, .scale = 4.0 * SLICES, .groups = SLICES, .batch = true});
+    free(x.f);
+    free(attention.f);
+    /* no channels, and as many slices of them as can be asked for */
+    x = T(2, 0, 2, 2);
+    attention = T(2, 0, 1, 1);
+    try_case("split_apply", &lc_op_split_apply, &(lc_split_attr){INT32_MAX, 1, 0}, 2,
+             (tensor[]){x, attention}, want, (options){.groups = 1});
+    free(x.f);
+    free(attention.f);
+}
+
 static void test_split(void)
 {
+    split_many();
     split_case(2, 2, 1, 64, 5, 7, true);
     split_case(1, 2, 1, 16, 70, 61, true);
     split_case(2, 4, 2, 20, 5, 3, true); /* resnest_50_4s2x40d: 10, 20, 40, 80 per group */
