@@ -31,8 +31,7 @@ WINO_INLINE void wino_output4(const lc_v *m, lc_v *y)
     y[0] = lc_v_add(lc_v_add(m[0], s), lc_v_add(m[3], m[4]));
     y[1] = lc_v_fnma(lc_v_set1(2.0f), m[4], lc_v_fma(lc_v_set1(0.5f), m[3], d));
     y[2] = lc_v_fma(lc_v_set1(4.0f), m[4], lc_v_fma(lc_v_set1(0.25f), m[3], s));
-    y[3] = lc_v_fnma(lc_v_set1(8.0f), m[4],
-                     lc_v_fma(lc_v_set1(0.125f), m[3], lc_v_add(d, m[5])));
+    y[3] = lc_v_fnma(lc_v_set1(8.0f), m[4], lc_v_fma(lc_v_set1(0.125f), m[3], lc_v_add(d, m[5])));
 }
 
 /* The tile whose first input is at row `ih`, column `iw` of the plane x; both may lie outside. Rows
@@ -176,17 +175,15 @@ static void wino_multiply(const lc_winograd_run *r)
     for (int pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++)
         for (int64_t b = 0; b < r->blocks; b += most) {
             const int64_t blocks = r->blocks - b < most ? r->blocks - b : most;
-            for (int64_t p = 0; p < r->panels; p++) {
-                const float *v = r->v + pos * r->v_pos + b * r->v_blk;
-                const float *u = r->u + p * r->u_panel + (pos * r->blocks + b) * row;
-                float *m = r->m + p * r->m_panel + pos * r->m_pos;
-                const float *next = u + blocks * row; /* mostly what follows */
-                for (int64_t i = 0; i < parts; i++, next = 0) {
-                    const int64_t px = each + (i < longer);
-                    wino_multiply_by_px[px](v, r->v_blk, u, blocks, m, b == 0, next);
-                    v += px * LC_VLEN;
-                    m += px * 2 * LC_VLEN;
-                }
+            const float *v = r->v + pos * r->v_pos + b * r->v_blk;
+            const float *u = r->u + (pos * r->blocks + b) * row;
+            const float *next = u + blocks * row;
+            float *m = r->m + pos * r->m_pos;
+            for (int64_t i = 0; i < parts; i++, next = 0) {
+                const int64_t px = each + (i < longer);
+                wino_multiply_by_px[px](v, r->v_blk, u, blocks, m, b == 0, next);
+                v += px * LC_VLEN;
+                m += px * 2 * LC_VLEN;
             }
         }
 }

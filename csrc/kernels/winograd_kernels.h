@@ -9,8 +9,8 @@
  * (0, +-1, +-2), for four more operations in a transform of six numbers.
  *
  *     input     x -> V[position][input block][tile][block]
- *     multiply  U[panel][position][input channel][2 * block], V -> M[panel][position][tile][2 * block]
- *     output    M -> y, with bias, residual and ReLU
+ *     multiply  U[position][input channel][2 * block] of a panel, V -> M[position][tile][2 * block]
+ *     output    M -> y of that panel, with bias, residual and ReLU
  *
  * Rounding: each element of V, each sum and each output is computed alike wherever its tile lies in
  * the block of tiles; sums run over the channels in order, in chunks of LC_WINOGRAD_CHUNK. */
@@ -28,7 +28,8 @@
 /* All strides count floats. */
 typedef struct lc_winograd_run {
     int32_t block;
-    int64_t tile, tiles, tile_columns; /* tiles [tile, tile + tiles) of a plane with so many a row */
+    int64_t tile, tiles,
+        tile_columns; /* tiles [tile, tile + tiles) of a plane with so many a row */
 
     const float *x; /* first input block, row 0, column 0 */
     int64_t x_row, x_blk;
@@ -37,14 +38,13 @@ typedef struct lc_winograd_run {
     float *v;
     int64_t v_pos, v_blk; /* v_blk: tiles of the block times block, or more */
 
-    const float *u;
-    int64_t u_panel, panels;
+    const float *u; /* of one panel */
     float *m;
-    int64_t m_pos, m_panel;
+    int64_t m_pos;
 
-    float *y;           /* first vector of the panel, row 0, column 0 */
-    const float *add;   /* NULL, or a residual with the strides of y */
-    const float *bias;  /* nv * block */
+    float *y;          /* first vector of the panel, row 0, column 0 */
+    const float *add;  /* NULL, or a residual with the strides of y */
+    const float *bias; /* nv * block */
     int64_t y_row, y_vec;
     int64_t oh, ow;
     int32_t nv;       /* vectors of the panel that exist: 1, 2 */
@@ -56,8 +56,8 @@ typedef void (*lc_winograd_fn)(const lc_winograd_run *r);
 
 typedef struct lc_winograd_kernels {
     lc_winograd_fn input;    /* all input blocks */
-    lc_winograd_fn multiply; /* all panels, from r->u and r->m on */
-    lc_winograd_fn output;   /* one panel, at r->m */
+    lc_winograd_fn multiply; /* one panel */
+    lc_winograd_fn output;   /* one panel */
     int tiles;               /* per register block of `multiply` */
     const char *name;        /* for profiles */
 } lc_winograd_kernels;

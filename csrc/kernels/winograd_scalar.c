@@ -52,22 +52,20 @@ static void input(const lc_winograd_run *r)
 static void multiply(const lc_winograd_run *r)
 {
     const int64_t width = 2 * r->block, channels = r->blocks * r->block;
-    for (int64_t p = 0; p < r->panels; p++)
-        for (int64_t pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++)
-            for (int64_t i = 0; i < r->tiles; i++) {
-                float *m = r->m + p * r->m_panel + pos * r->m_pos + i * width;
-                const float *u = r->u + p * r->u_panel + pos * channels * width;
-                for (int64_t k = 0; k < channels; k += LC_WINOGRAD_CHUNK) {
-                    float sum[32] = {0};
-                    for (int64_t c = k; c < channels && c < k + LC_WINOGRAD_CHUNK; c++)
-                        for (int64_t l = 0; l < width; l++)
-                            sum[l] += u[c * width + l] *
-                                      r->v[pos * r->v_pos + c / r->block * r->v_blk +
-                                           i * r->block + c % r->block];
+    for (int64_t pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++)
+        for (int64_t i = 0; i < r->tiles; i++) {
+            float *m = r->m + pos * r->m_pos + i * width;
+            const float *u = r->u + pos * channels * width;
+            for (int64_t k = 0; k < channels; k += LC_WINOGRAD_CHUNK) {
+                float sum[32] = {0};
+                for (int64_t c = k; c < channels && c < k + LC_WINOGRAD_CHUNK; c++)
                     for (int64_t l = 0; l < width; l++)
-                        m[l] = k ? m[l] + sum[l] : sum[l];
-                }
+                        sum[l] += u[c * width + l] * r->v[pos * r->v_pos + c / r->block * r->v_blk +
+                                                          i * r->block + c % r->block];
+                for (int64_t l = 0; l < width; l++)
+                    m[l] = k ? m[l] + sum[l] : sum[l];
             }
+        }
 }
 
 static void output(const lc_winograd_run *r)
