@@ -2,6 +2,7 @@
  * conv_choose.c, on every kernel table that this CPU can run, and with the kernels for AVX-512
  * emulated on AVX2. */
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,7 +60,8 @@ static float *random_floats(int64_t n, float lo, float hi)
 
 static void reference(wino_data *d, const wino_case *t)
 {
-    const int64_t icg = t->ic / t->g, ocg = t->oc / t->g, oh_n = d->out.dim[2], ow_n = d->out.dim[3];
+    const int64_t icg = t->ic / t->g, ocg = t->oc / t->g, oh_n = d->out.dim[2],
+                  ow_n = d->out.dim[3];
     const float *x = d->data[0], *w = d->data[1];
     int64_t at = 0;
     d->ref = lc_alloc((size_t)lc_desc_count(&d->out) * sizeof(double));
@@ -68,7 +70,8 @@ static void reference(wino_data *d, const wino_case *t)
             int next = 2;
             double scale = 1, shift = t->flags & B ? d->data[next++][oc] : 0;
             if (t->flags & BN) {
-                scale = d->data[next][oc] / sqrt((double)d->data[next + 3][oc] + (double)d->attr.bn_eps);
+                scale = d->data[next][oc] /
+                        sqrt((double)d->data[next + 3][oc] + (double)d->attr.bn_eps);
                 shift = d->data[next + 1][oc] + (shift - d->data[next + 2][oc]) * scale;
             }
             for (int64_t oh = 0; oh < oh_n; oh++)
@@ -112,7 +115,8 @@ static wino_data make(const wino_case *t)
     if (t->flags & A)
         d.in[d.n_in++] = d.out;
     for (int i = 0; i < d.n_in; i++) /* variances are positive */
-        d.data[i] = random_floats(lc_desc_count(&d.in[i]), t->flags & BN && i == last ? 0.5f : -1.0f, 1.0f);
+        d.data[i] =
+            random_floats(lc_desc_count(&d.in[i]), t->flags & BN && i == last ? 0.5f : -1.0f, 1.0f);
     reference(&d, t);
     return d;
 }
@@ -177,8 +181,16 @@ static void run_items(const lc_step *s, const void *const *data, void *to, int t
 static lc_step step_of(const lc_op *op, const void *attr, int n_in, const lc_desc *in,
                        const lc_desc *out, const lc_kernels *k, int threads)
 {
-    lc_step s = {.op = op, .attr = attr, .n_in = n_in, .n_out = 1, .in = in, .out = out,
-                 .threads = threads, .kernels = k, .phases = 1, .items = {1, 1, 1, 1}};
+    lc_step s = {.op = op,
+                 .attr = attr,
+                 .n_in = n_in,
+                 .n_out = 1,
+                 .in = in,
+                 .out = out,
+                 .threads = threads,
+                 .kernels = k,
+                 .phases = 1,
+                 .items = {1, 1, 1, 1}};
     CHECK(op->prepare(&s) == LC_OK);
     return s;
 }
@@ -197,9 +209,10 @@ static float *compute(const wino_data *d, const wino_case *t, const lc_kernels *
         in[n_in - 1].dim[0] = n1 - n0;
     in[0].layout = lc_layout_blocked(k->block, t->ic, 1);
     out.layout = (lc_layout){k->block, (int32_t)t->y_g};
-    lc_op_conv2d.layout(&(lc_layout_query){.attr = &attr, .n_in = n_in, .n_out = 1, .in = in,
-                                           .out = &out, .block = k->block},
-                        want, give);
+    lc_op_conv2d.layout(
+        &(lc_layout_query){
+            .attr = &attr, .n_in = n_in, .n_out = 1, .in = in, .out = &out, .block = k->block},
+        want, give);
     for (int i = 0; i < n_in; i++)
         in[i].layout = want[i];
     out.layout = give[0];
@@ -225,7 +238,8 @@ static float *compute(const wino_data *d, const wino_case *t, const lc_kernels *
     CHECK(attr.algorithm == (uint32_t)lc_conv_choose(&d->attr, in, NULL));
     attr.algorithm = LC_CONV_WINOGRAD;
 
-    const int64_t x_image = lc_desc_count(&d->in[0]) / t->n, y_image = lc_desc_count(&d->out) / t->n;
+    const int64_t x_image = lc_desc_count(&d->in[0]) / t->n,
+                  y_image = lc_desc_count(&d->out) / t->n;
     float *x = move(&in[0], d->data[0] + n0 * x_image, 1);
     float *residual = add ? move(&out, d->data[n_in - 1] + n0 * y_image, 1) : NULL;
     const lc_desc packed[3] = {in[0], blob, out};
@@ -320,8 +334,15 @@ static const wino_case cases[] = {
 static void check_sizes(const lc_kernels *tables, int n_tables)
 {
     for (int64_t h = 1; h <= 31; h++) {
-        wino_case t = {1 + h % 2, 8 * (1 + h % 5), h, 1 + h * 7 % 31, 5 + h * 3 % 29,
-                       {1, 1, 1, 1}, 1, (uint32_t)h % 16 & (B | BN | A | R), 1};
+        wino_case t = {1 + h % 2,
+                       8 * (1 + h % 5),
+                       h,
+                       1 + h * 7 % 31,
+                       5 + h * 3 % 29,
+                       {1, 1, 1, 1},
+                       1,
+                       (uint32_t)h % 16 & (B | BN | A | R),
+                       1};
         check_case(&t, tables, n_tables);
     }
 }
@@ -330,22 +351,28 @@ static void check_sizes(const lc_kernels *tables, int n_tables)
  * is not finite, neither is the result; padded channels stay zero (compute checks that). */
 static void check_not_finite(const lc_kernels *k)
 {
-    wino_case t = {2, 32, 12, 12, 36, {1, 1, 1, 1}, 1, B | R, 1};
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    wino_case t = {2, 32, 12, 12, 36, {1, 1, 1, 1}, 1, B, 1};
     wino_data d = make(&t);
-    for (int i = 0; i < 3; i++) {
-        d.data[0][0] = i == 0 ? NAN : i == 1 ? INFINITY : -INFINITY;
+    for (int i = 0; i < 12; i++) {
+        const int at = i * 13 % 36 / 6 * 12 + i * 13 % 6, ih = at / 12, iw = at % 12;
+        const float good = d.data[0][7 * 144 + at];
+        d.data[0][7 * 144 + at] = bad[i % 3];
         float *y = compute(&d, &t, k, 0, 2, 2, 0);
         int far = 0, lost = 0;
-        for (int64_t c = 0; c < 36; c++)
-            for (int64_t p = 0; p < 144; p++) {
+        for (int c = 0; c < 36; c++)
+            for (int p = 0; p < 144; p++) {
+                const int h = p / 12, w = p % 12, tile_h = h / 4 * 4, tile_w = w / 4 * 4;
+                const bool finite = isfinite(y[c * 144 + p]) != 0;
+                if (ih >= h - 1 && ih <= h + 1 && iw >= w - 1 && iw <= w + 1)
+                    lost += finite;
+                if (ih < tile_h - 1 || ih > tile_h + 4 || iw < tile_w - 1 || iw > tile_w + 4)
+                    far += !finite;
                 far += !isfinite(y[(36 + c) * 144 + p]);
-                if (p / 12 >= 4 || p % 12 >= 4)
-                    far += !isfinite(y[c * 144 + p]);
-                else if (i == 0 && p / 12 < 2 && p % 12 < 2)
-                    lost += isfinite(y[c * 144 + p]) != 0;
             }
         CHECK(far == 0);
         CHECK(lost == 0);
+        d.data[0][7 * 144 + at] = good;
         lc_free(y);
     }
     drop(&d);
