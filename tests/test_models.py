@@ -623,3 +623,28 @@ def test_create_model_reads_npz_with_prefixes(tmp_path, wrap):
     other = lucid_c.create_model("resnet_18", num_classes=4, checkpoint_path=tmp_path / "w.npz")
     x = refweights.image((1, 3, 48, 40), 2, "checkpoint")
     assert_same_bits(other(x), np.asarray(model(x)))
+
+
+@pytest.mark.isa
+def test_fast_and_direct_convolution_agree(run_python, tmp_path):
+    """LUCID_C_CONV=direct gives other bits, since some layers of the default are Winograd's, and
+    the same numbers."""
+    code = """
+        import sys
+        import numpy as np
+        import lucid_c
+
+        model = lucid_c.create_model("resnet_18")
+        x = np.random.default_rng(1).standard_normal((2, 3, 161, 130), np.float32)
+        np.save(sys.argv[1], np.asarray(model(x)))
+    """
+    logits = {}
+    for mode in (None, "direct", "anything else"):
+        path = tmp_path / "logits.npy"
+        run_python(code, env={"LUCID_C_CONV": mode}, args=[path], timeout=300)
+        logits[mode] = np.load(path)
+    direct, default = logits["direct"], logits[None]
+    assert np.isfinite(default).all()
+    assert not np.array_equal(default, direct)
+    assert np.abs(default - direct).max() <= 5e-6 * np.abs(direct).max()
+    np.testing.assert_array_equal(logits["anything else"], default)

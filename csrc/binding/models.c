@@ -175,7 +175,8 @@ static PyObject *init_resnet(PyObject *module, PyObject *args)
     PyObject *result = NULL;
     if (host.made && read_config(dict, &c, &host) == 0 &&
         lcpy_check(lc_resnet_create(&c, &m)) == 0 &&
-        lcpy_module_assign((lcpy_module *)self, m) == 0 && (!host.make || hold_wrappers(self, 0) == 0))
+        lcpy_module_assign((lcpy_module *)self, m) == 0 &&
+        (!host.make || hold_wrappers(self, 0) == 0))
         result = Py_NewRef(Py_None);
     Py_XDECREF(host.made);
     return result;

@@ -10,12 +10,14 @@
 #include "base/cpu.h"
 #include "kernels/conv_kernels.h"
 #include "kernels/vec_kernels.h"
+#include "kernels/winograd_kernels.h"
 
 typedef struct lc_kernels {
     lc_isa isa;
     int block; /* channels per block of activations: 8 (scalar, AVX2) or 16 (AVX-512) */
     lc_conv_kernels conv;
     lc_vec_kernels vec;
+    lc_winograd_kernels winograd;
 } lc_kernels;
 
 /* The table for lc_cpu_get()->isa. Filled on first use, then constant. */

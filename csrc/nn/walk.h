@@ -1,6 +1,6 @@
 /* Walking a tree whose modules may stand in several places: who has been seen is marked in the
- * module, by the number of the walk. For nn/ only, but for the limit; walks belong to building and changing a tree,
- * thus to one thread. */
+ * module, by the number of the walk. For nn/ only, but for the limit; walks belong to building and
+ * changing a tree, thus to one thread. */
 #ifndef LC_NN_WALK_H
 #define LC_NN_WALK_H
 

@@ -56,8 +56,8 @@ static lc_status prepare(lc_step *step)
     int64_t rows = a->out[0] ? x->dim[2] / a->out[0] + 1 : 0;
     /* Rows of no pixels, of which there may be billions, are left out. */
     int64_t units = a->out[1] ? x->dim[0] * lc_block_count(x) * a->out[0] : 0;
-    step->items[0] = lc_units_set(&p->units, units,
-                                  lc_count_mul(rows * x->layout.block, x->dim[3] + a->out[1]));
+    step->items[0] =
+        lc_units_set(&p->units, units, lc_count_mul(rows * x->layout.block, x->dim[3] + a->out[1]));
     step->algorithm = name_of(a->kind);
     return LC_OK;
 }

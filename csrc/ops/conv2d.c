@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "ops/conv2d_winograd.h"
 #include "ops/conv_form.h"
 #include "ops/ops.h"
 
@@ -201,6 +202,7 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     pack.block = kernels->block;
     pack.flags = a->flags & (LC_CONV_BIAS | LC_CONV_BN);
     pack.bn_eps = a->flags & LC_CONV_BN ? a->bn_eps : 0.0f;
+    pack.algorithm = lc_conv_choose(a, in, NULL);
     spec->op = &lc_op_conv2d_pack;
     memcpy(spec->attr, &pack, sizeof pack);
     spec->first = 1;
@@ -212,6 +214,7 @@ static void conv_set_packed(void *attr, int n_in, const lc_desc *in)
 {
     (void)n_in;
     lc_conv2d_attr *a = attr;
+    a->algorithm = lc_conv_choose(a, in, NULL);
     a->kernel[0] = in[1].dim[2];
     a->kernel[1] = in[1].dim[3];
     a->out_channels = in[1].dim[0];
@@ -377,6 +380,8 @@ static lc_status conv_prepare(lc_step *step)
     const int block = step->kernels->block;
     if (!(a->flags & LC_CONV_PACKED))
         return lc_fail(LC_ERR_RUNTIME, "conv2d: weights have not been packed");
+    if (a->algorithm == LC_CONV_WINOGRAD)
+        return lc_winograd_prepare(step);
     LC_TRY(lc_step_prep(step, sizeof(conv_prep)));
     conv_prep *p = step->prep;
     p->form = lc_conv_form_get(&(lc_conv_shape){.groups = a->groups,
@@ -543,6 +548,9 @@ static lc_status conv_run(const lc_step *step, const lc_bind *bind, int phase, i
                           int64_t end)
 {
     (void)phase;
+    const lc_conv2d_attr *a = step->attr;
+    if (a->algorithm == LC_CONV_WINOGRAD)
+        return lc_winograd_run_items(step, bind, begin, end);
     const conv_prep *p = step->prep;
     const int64_t tiles =
         p->tiles * p->form.groups * p->n; /* items that far apart read the same input */

@@ -52,8 +52,10 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
         f.ob = out_slots / f.groups / s->block;
     }
     f.panels = (f.ob + 1) / 2;
-    f.w_ob = f.ib * s->kh * s->kw * f.cb * s->block;
-    f.bias_at = (size_t)round_up(f.groups * f.ob * f.w_ob * (int64_t)sizeof(float), 64);
+    const bool winograd = s->algorithm == LC_CONV_WINOGRAD;
+    f.w_ob = f.ib * (winograd ? LC_WINOGRAD_POSITIONS : s->kh * s->kw) * f.cb * s->block;
+    f.w_floats = f.groups * (winograd ? f.panels * 2 : f.ob) * f.w_ob;
+    f.bias_at = (size_t)round_up(f.w_floats * (int64_t)sizeof(float), 64);
     f.bytes = f.bias_at + (size_t)out_slots * sizeof(float);
     return f;
 }
@@ -69,7 +71,8 @@ static bool attr_shape(const lc_conv_pack_attr *a, const lc_desc *w, lc_conv_sha
                          .kw = w->dim[3],
                          .x = a->x,
                          .y = a->y,
-                         .block = a->block};
+                         .block = a->block,
+                         .algorithm = (int32_t)a->algorithm};
     return a->groups > 0 && a->block > 0 && s->oc % a->groups == 0 && s->ic % a->x.groups == 0;
 }
 
@@ -122,42 +125,102 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
     return f;
 }
 
-/* One panel: `nv` output blocks from block `first` of the group on. */
+/* u = G w G^T, for the transforms of kernels/winograd_kernels.h. */
+static void winograd_weights(const double w[9], double u[LC_WINOGRAD_POSITIONS])
+{
+    static const double g[6][3] = {
+        {1, 0, 0},
+        {1. / 3, 1. / 3, 1. / 3},
+        {-1. / 3, 1. / 3, -1. / 3},
+        {-16. / 15, -8. / 15, -4. / 15},
+        {1. / 15, -2. / 15, 4. / 15},
+        {0, 0, 1},
+    };
+    double t[6][3];
+    for (int i = 0; i < 6; i++)
+        for (int j = 0; j < 3; j++)
+            t[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
+    for (int i = 0; i < 6; i++)
+        for (int j = 0; j < 6; j++)
+            u[i * 6 + j] = g[j][0] * t[i][0] + g[j][1] * t[i][1] + g[j][2] * t[i][2];
+}
+
+/* The channels of a panel: those of its lanes, or -1, and what their weights are multiplied with.
+ */
+typedef struct panel_lanes {
+    int64_t width; /* lanes, missing blocks included */
+    int64_t oc[2 * LC_CONV_MAX_BLOCK];
+    double scale[2 * LC_CONV_MAX_BLOCK];
+} panel_lanes;
+
+/* Input channel of k-step c of input block b, counted within the group; -1 for padding. */
+static int64_t input_channel(const pack_prep *p, int64_t group, int64_t b, int64_t c)
+{
+    const lc_conv_form *f = &p->form;
+    if (f->lanes)
+        return c;
+    int64_t ic = lc_conv_slot_channel(p->shape.x, p->shape.ic, (group * f->ib + b) * f->cb + c);
+    return ic < 0 ? ic : ic - group * (p->shape.ic / p->shape.groups);
+}
+
+static void pack_direct(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
+                        float *to)
+{
+    const int64_t taps = p->shape.kh * p->shape.kw, icg = p->shape.ic / p->shape.groups;
+    for (int64_t b = 0; b < p->form.ib; b++)
+        for (int64_t t = 0; t < taps; t++)
+            for (int64_t c = 0; c < p->form.cb; c++, to += l->width) {
+                const int64_t ic = input_channel(p, group, b, c);
+                for (int64_t i = 0; i < l->width; i++)
+                    to[i] = l->oc[i] < 0 || ic < 0
+                                ? 0.0f
+                                : (float)(w[(l->oc[i] * icg + ic) * taps + t] * l->scale[i]);
+            }
+}
+
+static void pack_winograd(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
+                          float *to)
+{
+    const int64_t icg = p->shape.ic / p->shape.groups, channels = p->form.ib * p->form.cb;
+    for (int64_t k = 0; k < channels; k++, to += l->width) {
+        const int64_t ic = input_channel(p, group, k / p->form.cb, k % p->form.cb);
+        for (int64_t i = 0; i < l->width; i++) {
+            double taps[9] = {0}, u[LC_WINOGRAD_POSITIONS];
+            if (l->oc[i] >= 0 && ic >= 0)
+                for (int t = 0; t < 9; t++)
+                    taps[t] = w[(l->oc[i] * icg + ic) * 9 + t] * l->scale[i];
+            winograd_weights(taps, u);
+            for (int t = 0; t < LC_WINOGRAD_POSITIONS; t++)
+                to[t * channels * l->width + i] = (float)u[t];
+        }
+    }
+}
+
+/* One panel: the output blocks from block `first` of the group on. */
 static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
                        int64_t group, int64_t first)
 {
     const lc_conv_shape *s = &p->shape;
     const lc_conv_form *f = &p->form;
-    const int64_t block = s->block, taps = s->kh * s->kw, icg = s->ic / s->groups;
-    const int64_t nv = f->ob - first < 2 ? f->ob - first : 2, width = nv * block;
-    const int64_t slot = (group * f->ob + first) * block; /* of the panel's first lane */
-    const float *w = bind->in[0];                         /* [oc][icg][taps] */
+    const bool winograd = s->algorithm == LC_CONV_WINOGRAD;
+    const int64_t there =
+        (f->ob - first < 2 ? f->ob - first : 2) * s->block;  /* lanes that are in y */
+    const int64_t slot = (group * f->ob + first) * s->block; /* of the first one */
+    const float *w = bind->in[0];                            /* [oc][icg][taps] */
     char *blob = bind->out[0];
-    float *to = (float *)blob + (group * f->ob + first) * f->w_ob;
     float *bias = (float *)(blob + f->bias_at) + slot;
-
-    int64_t oc[2 * LC_CONV_MAX_BLOCK];
-    double scale[2 * LC_CONV_MAX_BLOCK];
-    for (int64_t i = 0; i < width; i++) {
-        oc[i] = lc_conv_slot_channel(s->y, s->oc, slot + i);
-        fold fo = oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, oc[i]);
-        scale[i] = fo.scale;
-        bias[i] = (float)fo.shift;
+    panel_lanes l = {.width = winograd ? 2 * s->block : there};
+    for (int64_t i = 0; i < l.width; i++) {
+        l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
+        fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
+        l.scale[i] = fo.scale;
+        if (i < there)
+            bias[i] = (float)fo.shift;
     }
-    for (int64_t b = 0; b < f->ib; b++)
-        for (int64_t t = 0; t < taps; t++)
-            for (int64_t c = 0; c < f->cb; c++, to += width) {
-                /* input channel, counted within the group */
-                int64_t ic = c;
-                if (!f->lanes) {
-                    ic = lc_conv_slot_channel(s->x, s->ic, (group * f->ib + b) * f->cb + c);
-                    ic = ic < 0 ? ic : ic - group * icg;
-                }
-                for (int64_t i = 0; i < width; i++)
-                    to[i] = oc[i] < 0 || ic < 0
-                                ? 0.0f
-                                : (float)(w[(oc[i] * icg + ic) * taps + t] * scale[i]);
-            }
+    if (winograd)
+        pack_winograd(p, w, group, &l, (float *)blob + (group * f->panels * 2 + first) * f->w_ob);
+    else
+        pack_direct(p, w, group, &l, (float *)blob + (group * f->ob + first) * f->w_ob);
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -170,7 +233,7 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
     /* The gap between weights and biases: nothing reads it, but a blob's bytes should be a function
      * of its inputs. */
     if (begin == 0 && end > 0) {
-        size_t used = (size_t)(p->form.groups * p->form.ob * p->form.w_ob) * sizeof(float);
+        size_t used = (size_t)p->form.w_floats * sizeof(float);
         memset((char *)bind->out[0] + used, 0, p->form.bias_at - used);
     }
     return LC_OK;

@@ -1,31 +1,40 @@
 /* How a convolution is laid out for the kernels; shared by conv2d.c and conv2d_pack.c.
  *
- *     dense    `groups` independent convolutions of ib input blocks and ob output blocks, in panels
- *              of two output blocks (the last one may have one):
- *              weights [group][panel][ib][kh][kw][cb][blocks of the panel * block]
- *     lanes    groups of 1, 2, 4 .. block channels share a block; each block is a convolution of
- *              its own: weights [block][kh][kw][channels per group][block]
+ *     dense     `groups` independent convolutions of ib input blocks and ob output blocks, in
+ *               panels of two output blocks (the last one may have one):
+ *               weights [group][panel][ib][kh][kw][cb][blocks of the panel * block]
+ *     lanes     groups of 1, 2, 4 .. block channels share a block; each block is a convolution of
+ *               its own: weights [block][kh][kw][channels per group][block]
+ *     winograd  dense, with transformed weights, and zeros in the place of a missing second block:
+ *               weights [group][panel][36 positions][ib][cb][2 * block]
  *
  * Then the biases, one per padded output channel, from a multiple of 64 bytes on. */
 #ifndef LC_OPS_CONV_FORM_H
 #define LC_OPS_CONV_FORM_H
 
-#include "ops/op.h"
+#include "ops/ops.h"
+
+/* How the sums are done. A function of the layer, its height and width, never of N or threads. */
+typedef enum lc_conv_algorithm { LC_CONV_DIRECT = 0, LC_CONV_WINOGRAD = 1 } lc_conv_algorithm;
 
 typedef struct lc_conv_shape {
     int64_t groups, ic, oc, kh, kw;
     lc_layout x, y;
     int32_t block;
+    int32_t algorithm; /* lc_conv_algorithm */
 } lc_conv_shape;
 
 typedef struct lc_conv_form {
     bool lanes;
-    int32_t cb;     /* channels per input block and tap: block; plain: 1; lanes: those of a group */
+    int32_t cb;     /* channels per input block and tap: the block; 1 for plain inputs; channels per
+                       group for lanes */
     int64_t groups; /* convolutions that are done one by one */
     int64_t ib, ob; /* blocks of each: in, out */
     int64_t panels; /* of each: ceil(ob / 2) */
-    int64_t w_ob;   /* floats of weights per output block: ib * kh * kw * cb * block */
-    size_t bias_at; /* bytes */
+    int64_t w_ob; /* floats of weights per output block: ib * kh * kw * cb * block (winograd: 36 for
+                     kh * kw) */
+    int64_t w_floats; /* of all weights */
+    size_t bias_at;   /* bytes */
     size_t bytes;
 } lc_conv_form;
 
@@ -37,7 +46,7 @@ typedef struct lc_conv_pack_attr {
     int32_t block;
     uint32_t flags; /* LC_CONV_BIAS, LC_CONV_BN */
     float bn_eps;
-    uint32_t zero;
+    uint32_t algorithm; /* lc_conv_algorithm */
 } lc_conv_pack_attr;
 
 /* The layouts that a convolution with groups > 1 takes and gives. Groups of equal, small size share
@@ -45,6 +54,11 @@ typedef struct lc_conv_pack_attr {
 lc_layout lc_conv_group_layout(int block, int64_t groups, int64_t ic, int64_t oc, bool of_y);
 
 lc_conv_form lc_conv_form_get(const lc_conv_shape *s);
+
+/* The algorithm for a convolution that is not packed yet, its layouts decided. `why`, unless NULL:
+ * why it is not a faster one, a static string; NULL if it is the first of the list. conv_choose.c.
+ */
+lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const char **why);
 
 /* The channel at a position among the padded channels of a layout, or -1 for padding. */
 int64_t lc_conv_slot_channel(lc_layout l, int64_t channels, int64_t slot);

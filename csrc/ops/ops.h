@@ -19,6 +19,8 @@ typedef struct lc_conv2d_attr {
                                         hand any more; else 0 */
     uint32_t flags;
     float bn_eps;
+    uint32_t algorithm; /* with LC_CONV_PACKED: lc_conv_algorithm (conv_form.h), else 0 */
+    uint32_t zero;
 } lc_conv2d_attr;
 extern const lc_op lc_op_conv2d;
 /* Packs w, [b], [gamma, beta, mean, var] of a convolution, batch norm folded in (in double), for

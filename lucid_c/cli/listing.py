@@ -16,6 +16,7 @@ CONFIG_EXAMPLES = """\
 environment:
   LUCID_C_ISA          scalar, avx2 or avx512: the highest instruction set that may be used
   LUCID_C_NUM_THREADS  how many threads to use
+  LUCID_C_CONV         direct: no convolution by Winograd's algorithm
 
 examples:
   lucid-c config

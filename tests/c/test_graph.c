@@ -1,4 +1,5 @@
-/* Graphs: recording, passes (fused and unfused forms agree), settling, the plan cache, memory, errors. */
+/* Graphs: recording, passes (fused and unfused forms agree), settling, the plan cache, memory,
+ * errors. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* Tests of csrc/models: the 24 variants, their names, sizes and costs, blocks of a host, options, errors, the C API. */
+/* Tests of csrc/models: the 24 variants, their names, sizes and costs, blocks of a host, options,
+ * errors, the C API. */
 #include <math.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
-/* Tests of csrc/nn: the tree, its names, calling, initialisation, errors, and memory that runs out. */
+/* Tests of csrc/nn: the tree, its names, calling, initialisation, errors, and memory that runs out.
+ */
 #include <math.h>
 #include <string.h>
 

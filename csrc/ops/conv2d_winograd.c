@@ -1,0 +1,191 @@
+#include "ops/conv2d_winograd.h"
+
+#include <string.h>
+
+#include "ops/conv_form.h"
+
+/* The 36 parts of V and M should not start at the same place in the sets of the L1 cache. */
+#define SKEW 16
+
+/* Tiles per block: at least so many, even if V then leaves the L2 cache, since the weights are read
+ * once per block (+ 25 % at 256 channels of 14x14). */
+#define MIN_BLOCK 16
+/* The 36 parts of V and M should not start at the same place in the sets of the L1 cache. */
+#define SKEW 16
+
+/* Tiles per block: at least so many, even if V then leaves the L2 cache, since the weights are read
+ * once per block (+ 25 % at 256 channels of 14x14). */
+#define MIN_BLOCK 16
+/* M of the panels that are multiplied in one go. */
+#define CHUNK_BYTES (400 << 10)
+
+typedef struct winograd_prep {
+    lc_conv_form form;
+    lc_winograd_run run; /* what is the same for all calls */
+    bool add;
+    int64_t n, tiles; /* images; tiles of one */
+    int64_t blocks;   /* parts into which those are cut */
+    int64_t splits;   /* parts into which the panels are cut, each an item of its own */
+    int64_t x_group, x_image, y_group, y_image;
+    int64_t v_floats;
+    int64_t slot_each, slot_padded; /* channels of an output group of the layout: valid, padded */
+} winograd_prep;
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Cuts finer until there are enough items for the team: the larger of tiles and output channels
+ * first, since every block of tiles reads all weights and every part of the panels makes V anew.
+ * Then their number should be a multiple of the team's. */
+static void share_out(winograd_prep *p, int threads, int64_t most_blocks)
+{
+    const lc_conv_form *f = &p->form;
+    const int64_t units = p->n * f->groups, want = threads == 1 ? 1 : 4 * (int64_t)threads;
+    const bool tiles_first = p->tiles > f->ob * p->run.block;
+    for (int turn = 0; turn < 2; turn++) {
+        const int64_t have = units * p->blocks * p->splits, factor = ceil_div(want, have);
+        if (factor <= 1)
+            break;
+        if (tiles_first == (turn == 0))
+            p->blocks = max64(p->blocks, min64(most_blocks, p->blocks * factor));
+        else
+            p->splits = min64(f->panels, p->splits * factor);
+    }
+    for (int64_t b = p->blocks; b < p->blocks + threads && b <= most_blocks; b++)
+        if (units * b * p->splits % threads == 0) {
+            p->blocks = b;
+            break;
+        }
+}
+
+/* An item is a block of tiles of one image and group, and a part of the panels; its V and M are the
+ * thread's own. */
+void lc_winograd_schedule(lc_step *step, int64_t l2)
+{
+    winograd_prep *p = step->prep;
+    lc_winograd_run *r = &p->run;
+    const lc_conv_form *f = &p->form;
+    const int64_t block = r->block, px = step->kernels->winograd.tiles;
+    const int64_t channels = f->ib * block;
+    const int64_t each = LC_WINOGRAD_POSITIONS * (int64_t)sizeof(float);
+    const int64_t most = max64(l2 / (each * (channels + 2 * block)), MIN_BLOCK);
+    p->blocks = ceil_div(p->tiles, min64(most, 4 * px));
+    p->splits = 1;
+    share_out(p, step->threads, ceil_div(p->tiles, px));
+    const int64_t tiles = ceil_div(p->tiles, p->blocks);
+    r->v_blk = tiles * block;
+    r->v_pos = f->ib * r->v_blk + SKEW;
+    r->m_pos = tiles * 2 * block + SKEW;
+    p->v_floats = LC_WINOGRAD_POSITIONS * r->v_pos;
+    step->items[0] = p->n * f->groups * p->blocks * p->splits;
+    step->thread_bytes = (size_t)(p->v_floats + LC_WINOGRAD_POSITIONS * r->m_pos) * sizeof(float);
+}
+
+lc_status lc_winograd_prepare(lc_step *step)
+{
+    const lc_conv2d_attr *a = step->attr;
+    const lc_desc *x = &step->in[0], *y = &step->out[0];
+    const int block = step->kernels->block;
+    LC_TRY(lc_step_prep(step, sizeof(winograd_prep)));
+    winograd_prep *p = step->prep;
+    p->form = lc_conv_form_get(&(lc_conv_shape){.groups = a->groups,
+                                                .ic = x->dim[1],
+                                                .oc = y->dim[1],
+                                                .kh = 3,
+                                                .kw = 3,
+                                                .x = x->layout,
+                                                .y = y->layout,
+                                                .block = block,
+                                                .algorithm = LC_CONV_WINOGRAD});
+    if (p->form.lanes || p->form.cb != block)
+        return lc_fail(LC_ERR_RUNTIME, "conv2d: a layout that Winograd's algorithm cannot read");
+    lc_winograd_run *r = &p->run;
+    r->block = block;
+    r->h = x->dim[2];
+    r->w = x->dim[3];
+    r->x_row = r->w * block;
+    r->x_blk = r->h * r->x_row;
+    r->pad[0] = a->pad[0];
+    r->pad[1] = a->pad[2];
+    r->blocks = p->form.ib;
+    r->oh = y->dim[2];
+    r->ow = y->dim[3];
+    r->y_row = r->ow * block;
+    r->y_vec = r->oh * r->y_row;
+    r->relu = (a->flags & LC_CONV_RELU) != 0;
+    r->tile_columns = ceil_div(r->ow, LC_WINOGRAD_TILE);
+    p->add = (a->flags & LC_CONV_ADD) != 0;
+    p->n = y->dim[0];
+    p->tiles = ceil_div(r->oh, LC_WINOGRAD_TILE) * r->tile_columns;
+    p->x_group = p->form.ib * r->x_blk;
+    p->x_image = p->x_group * p->form.groups;
+    p->y_group = p->form.ob * r->y_vec;
+    p->y_image = p->y_group * p->form.groups;
+    p->slot_each = y->dim[1] / y->layout.groups;
+    p->slot_padded = ceil_div(p->slot_each, block) * block;
+    step->algorithm = step->kernels->winograd.name;
+    if (p->n == 0) {
+        step->items[0] = 0;
+        return LC_OK;
+    }
+    lc_winograd_schedule(step, (int64_t)lc_cpu_get()->l2);
+    return LC_OK;
+}
+
+/* `held`: V of the item is in scratch already. */
+static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, bool held)
+{
+    const winograd_prep *p = step->prep;
+    const lc_winograd_kernels *k = &step->kernels->winograd;
+    const lc_conv_form *f = &p->form;
+    const int64_t split = item % p->splits, part = item / p->splits % p->blocks;
+    const int64_t group = item / (p->splits * p->blocks) % f->groups;
+    const int64_t n = item / (p->splits * p->blocks * f->groups);
+
+    lc_winograd_run r = p->run;
+    r.tile = part * p->tiles / p->blocks;
+    r.tiles = (part + 1) * p->tiles / p->blocks - r.tile;
+    r.x = (const float *)bind->in[0] + n * p->x_image + group * p->x_group;
+    r.v = bind->scratch;
+    r.m = r.v + p->v_floats;
+    if (!held)
+        k->input(&r);
+    const float *u = (const float *)bind->in[1] + group * f->panels * 2 * f->w_ob;
+    const float *bias = (const float *)((const char *)bind->in[1] + f->bias_at);
+    const int64_t end = (split + 1) * f->panels / p->splits;
+    for (int64_t panel = split * f->panels / p->splits; panel < end; panel++) {
+        const int64_t block = group * f->ob + panel * 2, to = n * p->y_image + block * r.y_vec;
+        r.u = u + panel * 2 * f->w_ob;
+        r.nv = f->ob - panel * 2 < 2 ? 1 : 2;
+        r.y = (float *)bind->out[0] + to;
+        r.add = p->add ? (const float *)bind->in[2] + to : NULL;
+        r.bias = bias + block * r.block;
+        for (int v = 0; v < r.nv; v++) {
+            const int64_t left = p->slot_each - (block + v) * r.block % p->slot_padded;
+            r.lanes[v] = (int32_t)min64(left, r.block);
+        }
+        k->multiply(&r);
+        k->output(&r);
+    }
+}
+
+lc_status lc_winograd_run_items(const lc_step *step, const lc_bind *bind, int64_t begin,
+                                int64_t end)
+{
+    const int64_t splits = ((const winograd_prep *)step->prep)->splits;
+    for (int64_t item = begin; item < end; item++)
+        run_item(step, bind, item, item > begin && item % splits != 0);
+    return LC_OK;
+}
