@@ -720,16 +720,18 @@ def test_a_parameter_dropped_while_it_is_being_read():
             if hasattr(net, "weight"):
                 del net.weight
 
-    before = gc.get_threshold()
+    before, get, collect = gc.get_threshold(), net._get, gc.enable
     try:
-        for _ in range(50):
+        for _ in range(20):
             net.weight = nn.Parameter(np.ones(1000, np.float32))
             cycle = Dropping()
             cycle.me = cycle
             del cycle
+            gc.disable()
             gc.set_threshold(1)
+            collect()  # from here on, the first object that is made is the tensor
             try:
-                weight = net._get("weight")
+                weight = get("weight")
             except KeyError:
                 continue
             finally:
@@ -737,6 +739,7 @@ def test_a_parameter_dropped_while_it_is_being_read():
             assert weight.numpy().sum() == 1000
             del weight
     finally:
+        gc.enable()
         gc.set_threshold(*before)
 
 

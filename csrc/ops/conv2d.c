@@ -2,6 +2,7 @@
 
 #include "ops/conv2d_winograd.h"
 #include "ops/conv_form.h"
+#include "ops/op_util.h"
 #include "ops/ops.h"
 
 /* A chunk of about this many k-steps is summed in registers before it is added to y: its weights
@@ -563,8 +564,8 @@ static int64_t conv_macs(const void *attr, int n_in, const lc_desc *in, const lc
 {
     const lc_conv2d_attr *a = attr;
     (void)n_in;
-    return lc_desc_count(&out[0]) * (in[0].dim[1] / a->groups) * attr_kernel(a, in, 0) *
-           attr_kernel(a, in, 1);
+    const int64_t taps = lc_count_mul(attr_kernel(a, in, 0), attr_kernel(a, in, 1));
+    return lc_count_mul(lc_desc_count(&out[0]), lc_count_mul(in[0].dim[1] / a->groups, taps));
 }
 
 const lc_op lc_op_conv2d = {
