@@ -177,4 +177,18 @@ static inline lc_v lc_v_scale(lc_v a, lc_v n)
 
 #include "base/simd_math.h"
 
+/* *a += *x * v, *b += *x * w. With 32 registers the compiler does well by itself. */
+static inline __attribute__((always_inline)) void lc_v_fma_pair(lc_v *a, lc_v *b, const float *x,
+                                                                lc_v v, lc_v w)
+{
+    lc_v t = lc_v_broadcast(x);
+    *a = lc_v_fma(t, v, *a);
+    *b = lc_v_fma(t, w, *b);
+}
+
+static inline __attribute__((always_inline)) void lc_v_fma_one(lc_v *a, const float *x, lc_v w)
+{
+    *a = lc_v_fma(lc_v_broadcast(x), w, *a);
+}
+
 #endif

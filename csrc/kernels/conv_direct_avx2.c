@@ -10,29 +10,6 @@
 #define CONV_PXG 8  /* small groups: 8 sums, the weights, one copy of the input */
 #define CONV_PX3 10 /* small groups, 3 wide: 10 sums, 3 weights, one copy of the input */
 
-/* *a += *x * v, *b += *x * w. In assembly, because with intrinsics gcc 12 lets sums wander between
- * the 16 registers and spills some in each step: 78 % rather than 86 % of the peak in 1x1 layers,
- * 84 % rather than 90 % in 3x3 layers. */
-static inline __attribute__((always_inline)) void conv_fma2(lc_v *a, lc_v *b, const float *x,
-                                                            lc_v v, lc_v w)
-{
-    lc_v t;
-    __asm__("vbroadcastss %3, %2\n\t"
-            "vfmadd231ps %4, %2, %0\n\t"
-            "vfmadd231ps %5, %2, %1"
-            : "+x"(*a), "+x"(*b), "=&x"(t)
-            : "m"(*x), "x"(v), "x"(w));
-}
-
-static inline __attribute__((always_inline)) void conv_fma1(lc_v *a, const float *x, lc_v w)
-{
-    lc_v t;
-    __asm__("vbroadcastss %2, %1\n\t"
-            "vfmadd231ps %3, %1, %0"
-            : "+x"(*a), "=&x"(t)
-            : "m"(*x), "x"(w));
-}
-
 /* out[i] = x[lanes[i]]; groups of 8 are done otherwise, so that no lane leaves its half. */
 static inline __attribute__((always_inline)) lc_v conv_permute(lc_v x, lc_vi lanes)
 {

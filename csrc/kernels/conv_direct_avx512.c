@@ -9,20 +9,6 @@
 #define CONV_PXG 8
 #define CONV_PX3 14
 
-/* *a += *x * v, *b += *x * w. With 32 registers the compiler does well by itself. */
-static inline __attribute__((always_inline)) void conv_fma2(lc_v *a, lc_v *b, const float *x,
-                                                            lc_v v, lc_v w)
-{
-    lc_v t = lc_v_broadcast(x);
-    *a = lc_v_fma(t, v, *a);
-    *b = lc_v_fma(t, w, *b);
-}
-
-static inline __attribute__((always_inline)) void conv_fma1(lc_v *a, const float *x, lc_v w)
-{
-    *a = lc_v_fma(lc_v_broadcast(x), w, *a);
-}
-
 /* out[i] = x[lanes[i]] */
 static inline __attribute__((always_inline)) lc_v conv_permute(lc_v x, lc_vi lanes)
 {

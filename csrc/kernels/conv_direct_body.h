@@ -1,6 +1,6 @@
 /* The direct convolution kernels, written once over the interface of base/simd_<isa>.h. The
- * including file gives CONV_PX2, CONV_PX1, CONV_PXG, CONV_PX3 (pixels per block), conv_fma1,
- * conv_fma2 and conv_permute, and wraps conv_dense and conv_lanes in functions of its own.
+ * including file gives CONV_PX2, CONV_PX1, CONV_PXG, CONV_PX3 (pixels per block) and
+ * conv_permute, and wraps conv_dense and conv_lanes in functions of its own.
  *
  * A row of output pixels is cut evenly into blocks of at most that many pixels (49 = 12 + 12 + 12 +
  * 13 rather than 14 + 14 + 14 + 7), and each count has its own copy of the loops, in which all sums
@@ -130,9 +130,9 @@ CONV_INLINE void conv_finish(const int px, const int nv, const lc_conv_run *r, c
         CONV_UNROLL                                                                                \
         for (int i = 0; i < px; i++) {                                                             \
             if (nv == 2)                                                                           \
-                conv_fma2(&acc[i][0], &acc[i][1], X_OF_PIXEL, conv_w_[0], conv_w_[1]);             \
+                lc_v_fma_pair(&acc[i][0], &acc[i][1], X_OF_PIXEL, conv_w_[0], conv_w_[1]);         \
             else                                                                                   \
-                conv_fma1(&acc[i][0], X_OF_PIXEL, conv_w_[0]);                                     \
+                lc_v_fma_one(&acc[i][0], X_OF_PIXEL, conv_w_[0]);                                  \
         }                                                                                          \
     } while (0)
 

@@ -6,18 +6,6 @@
 
 #define WINO_PX 6
 
-/* *a += *x * v, *b += *x * w. In assembly for the reason given in conv_direct_avx2.c. */
-static inline __attribute__((always_inline)) void wino_fma2(lc_v *a, lc_v *b, const float *x,
-                                                            lc_v v, lc_v w)
-{
-    lc_v t;
-    __asm__("vbroadcastss %3, %2\n\t"
-            "vfmadd231ps %4, %2, %0\n\t"
-            "vfmadd231ps %5, %2, %1"
-            : "+x"(*a), "+x"(*b), "=&x"(t)
-            : "m"(*x), "x"(v), "x"(w));
-}
-
 #include "kernels/winograd_body.h"
 
 void lc_winograd_kernels_fill__avx2(lc_winograd_kernels *k)

@@ -1,5 +1,5 @@
 /* The Winograd kernels, written once over the interface of base/simd_<isa>.h. The including file
- * gives WINO_PX (tiles per register block), wino_fma2 and the fill function. */
+ * gives WINO_PX (tiles per register block) and the fill function. */
 #ifndef LC_KERNELS_WINOGRAD_BODY_H
 #define LC_KERNELS_WINOGRAD_BODY_H
 
@@ -105,7 +105,7 @@ WINO_INLINE void wino_multiply_px(const int px, const float *v, int64_t v_blk, c
                 lc_v w1 = lc_v_loadu(u + (k * 2 + 1) * LC_VLEN);
                 WINO_UNROLL
                 for (int i = 0; i < px; i++)
-                    wino_fma2(&acc[i][0], &acc[i][1], v + c + i * LC_VLEN + k, w0, w1);
+                    lc_v_fma_pair(&acc[i][0], &acc[i][1], v + c + i * LC_VLEN + k, w0, w1);
             }
             u += 8 * LC_VLEN;
         }
