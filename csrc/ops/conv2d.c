@@ -203,7 +203,7 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     pack.block = kernels->block;
     pack.flags = a->flags & (LC_CONV_BIAS | LC_CONV_BN);
     pack.bn_eps = a->flags & LC_CONV_BN ? a->bn_eps : 0.0f;
-    pack.algorithm = lc_conv_choose(a, in, NULL);
+    pack.algorithm = lc_conv_choose(a, in, out, NULL);
     spec->op = &lc_op_conv2d_pack;
     memcpy(spec->attr, &pack, sizeof pack);
     spec->first = 1;
@@ -211,11 +211,11 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     return true;
 }
 
-static void conv_set_packed(void *attr, int n_in, const lc_desc *in)
+static void conv_set_packed(void *attr, int n_in, const lc_desc *in, const lc_desc *out)
 {
     (void)n_in;
     lc_conv2d_attr *a = attr;
-    a->algorithm = lc_conv_choose(a, in, NULL);
+    a->algorithm = lc_conv_choose(a, in, out, NULL);
     a->kernel[0] = in[1].dim[2];
     a->kernel[1] = in[1].dim[3];
     a->out_channels = in[1].dim[0];
@@ -381,7 +381,7 @@ static lc_status conv_prepare(lc_step *step)
     const int block = step->kernels->block;
     if (!(a->flags & LC_CONV_PACKED))
         return lc_fail(LC_ERR_RUNTIME, "conv2d: weights have not been packed");
-    if (a->algorithm == LC_CONV_WINOGRAD)
+    if (a->algorithm != LC_CONV_DIRECT)
         return lc_winograd_prepare(step);
     LC_TRY(lc_step_prep(step, sizeof(conv_prep)));
     conv_prep *p = step->prep;
@@ -550,7 +550,7 @@ static lc_status conv_run(const lc_step *step, const lc_bind *bind, int phase, i
 {
     (void)phase;
     const lc_conv2d_attr *a = step->attr;
-    if (a->algorithm == LC_CONV_WINOGRAD)
+    if (a->algorithm != LC_CONV_DIRECT)
         return lc_winograd_run_items(step, bind, begin, end);
     const conv_prep *p = step->prep;
     const int64_t tiles =

@@ -51,9 +51,10 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
         f.ib = in_slots / f.groups / f.cb;
         f.ob = out_slots / f.groups / s->block;
     }
-    f.panels = (f.ob + 1) / 2;
-    const bool winograd = s->algorithm == LC_CONV_WINOGRAD;
-    f.w_ob = f.ib * (winograd ? LC_WINOGRAD_POSITIONS : s->kh * s->kw) * f.cb * s->block;
+    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)s->algorithm);
+    const int64_t parts = winograd ? winograd->parts : 1;
+    f.panels = (f.ob / parts + 1) / 2;
+    f.w_ob = f.ib / parts * (winograd ? winograd->weights : s->kh * s->kw) * f.cb * s->block;
     f.w_floats = f.groups * (winograd ? f.panels * 2 : f.ob) * f.w_ob;
     f.bias_at = (size_t)round_up(f.w_floats * (int64_t)sizeof(float), 64);
     f.bytes = f.bias_at + (size_t)out_slots * sizeof(float);
@@ -126,7 +127,7 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
 }
 
 /* u = G w G^T, for the transforms of kernels/winograd_kernels.h. */
-static void winograd_weights(const double w[9], double u[LC_WINOGRAD_POSITIONS])
+static void winograd_weights(bool s2, const double w[9], double u[LC_WINOGRAD_POSITIONS])
 {
     static const double g[6][3] = {
         {1, 0, 0},
@@ -136,13 +137,18 @@ static void winograd_weights(const double w[9], double u[LC_WINOGRAD_POSITIONS])
         {1. / 15, -2. / 15, 4. / 15},
         {0, 0, 1},
     };
+    static const double g_s2[6][3] = {
+        {1, 0, 0}, {-2. / 9, 0, 2. / 9}, {-8. / 9, 0, -4. / 9}, {1. / 9, 0, 2. / 9}, {0, 0, 1},
+        {0, 1, 0},
+    };
+    const double(*m)[3] = s2 ? g_s2 : g;
     double t[6][3];
     for (int i = 0; i < 6; i++)
         for (int j = 0; j < 3; j++)
-            t[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
+            t[i][j] = m[i][0] * w[j] + m[i][1] * w[3 + j] + m[i][2] * w[6 + j];
     for (int i = 0; i < 6; i++)
         for (int j = 0; j < 6; j++)
-            u[i * 6 + j] = g[j][0] * t[i][0] + g[j][1] * t[i][1] + g[j][2] * t[i][2];
+            u[i * 6 + j] = m[j][0] * t[i][0] + m[j][1] * t[i][1] + m[j][2] * t[i][2];
 }
 
 /* The channels of a panel: those of its lanes, or -1, and what their weights are multiplied with.
@@ -181,6 +187,7 @@ static void pack_direct(const pack_prep *p, const float *w, int64_t group, const
 static void pack_winograd(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
                           float *to)
 {
+    const bool s2 = p->shape.algorithm == LC_CONV_WINOGRAD_S2;
     const int64_t icg = p->shape.ic / p->shape.groups, channels = p->form.ib * p->form.cb;
     for (int64_t k = 0; k < channels; k++, to += l->width) {
         const int64_t ic = input_channel(p, group, k / p->form.cb, k % p->form.cb);
@@ -189,11 +196,67 @@ static void pack_winograd(const pack_prep *p, const float *w, int64_t group, con
             if (l->oc[i] >= 0 && ic >= 0)
                 for (int t = 0; t < 9; t++)
                     taps[t] = w[(l->oc[i] * icg + ic) * 9 + t] * l->scale[i];
-            winograd_weights(taps, u);
+            winograd_weights(s2, taps, u);
             for (int t = 0; t < LC_WINOGRAD_POSITIONS; t++)
                 to[t * channels * l->width + i] = (float)u[t];
         }
     }
+}
+
+/* b[row][column] of halves -> the right factors of Strassen's seven products, for the left ones of
+ * kernels/winograd_kernels.h. */
+static void strassen_weights(double b11, double b12, double b21, double b22, double u[7])
+{
+    u[0] = b11;
+    u[1] = b21;
+    u[2] = b22;
+    u[4] = b12 - b11;
+    u[5] = b22 - u[4];
+    u[3] = u[5] - b21;
+    u[6] = b22 - b12;
+}
+
+/* l[q]: the panel's lanes of part q of the outputs. All lanes exist. */
+static void pack_strassen(const pack_prep *p, const float *w, const panel_lanes *l, int parts,
+                          float *to)
+{
+    const int64_t ic = p->shape.ic, part = ic / parts, matrix = part * l->width;
+    for (int64_t k = 0; k < part; k++, to += l->width)
+        for (int64_t i = 0; i < l->width; i++) {
+            double b[4][4], t[4][7], u[49]; /* b[part of inputs][part of outputs] */
+            for (int r = 0; r < parts; r++)
+                for (int q = 0; q < parts; q++)
+                    b[r][q] = w[l[q].oc[i] * ic + r * part + k] * l[q].scale[i];
+            if (parts == 2)
+                strassen_weights(b[0][0], b[0][1], b[1][0], b[1][1], u);
+            for (int e = 0; parts == 4 && e < 4; e++) {
+                const int r = e / 2, q = e % 2;
+                strassen_weights(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], t[e]);
+            }
+            for (int f = 0; parts == 4 && f < 7; f++)
+                strassen_weights(t[0][f], t[1][f], t[2][f], t[3][f], u + f * 7);
+            for (int f = 0; f < (parts == 2 ? 7 : 49); f++)
+                to[f * matrix + i] = (float)u[f];
+        }
+}
+
+/* The lanes of the output blocks from block `first` of the group on, `there` of which are in y; and
+ * their biases. */
+static panel_lanes find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
+                              int64_t group, int64_t first, int64_t width, int64_t there)
+{
+    const lc_conv_shape *s = &p->shape;
+    const int64_t slot = (group * p->form.ob + first) * s->block; /* of the first one */
+    float *bias = (float *)((char *)bind->out[0] + p->form.bias_at) + slot;
+    panel_lanes l = {.width = width};
+    for (int64_t i = 0; i < width; i++) {
+        l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
+        fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
+        l.scale[i] = fo.scale;
+        if (i < there)
+            bias[i] = (float)fo.shift;
+    }
+    return l;
 }
 
 /* One panel: the output blocks from block `first` of the group on. */
@@ -202,25 +265,22 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
 {
     const lc_conv_shape *s = &p->shape;
     const lc_conv_form *f = &p->form;
-    const bool winograd = s->algorithm == LC_CONV_WINOGRAD;
-    const int64_t there =
-        (f->ob - first < 2 ? f->ob - first : 2) * s->block;  /* lanes that are in y */
-    const int64_t slot = (group * f->ob + first) * s->block; /* of the first one */
-    const float *w = bind->in[0];                            /* [oc][icg][taps] */
-    char *blob = bind->out[0];
-    float *bias = (float *)(blob + f->bias_at) + slot;
-    panel_lanes l = {.width = winograd ? 2 * s->block : there};
-    for (int64_t i = 0; i < l.width; i++) {
-        l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
-        fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
-        l.scale[i] = fo.scale;
-        if (i < there)
-            bias[i] = (float)fo.shift;
-    }
-    if (winograd)
-        pack_winograd(p, w, group, &l, (float *)blob + (group * f->panels * 2 + first) * f->w_ob);
+    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)s->algorithm);
+    const int64_t there = (f->ob - first < 2 ? f->ob - first : 2) * s->block;
+    const int64_t width = winograd ? 2 * s->block : there;
+    const float *w = bind->in[0]; /* [oc][icg][taps] */
+    const int parts = winograd ? winograd->parts : 1;
+    panel_lanes l[4];
+    for (int q = 0; q < parts; q++)
+        l[q] = find_lanes(p, a, bind, group, first + q * f->ob / parts, width, there);
+    const int64_t blocks = winograd ? f->panels * 2 : f->ob;
+    float *to = (float *)bind->out[0] + (group * blocks + first) * f->w_ob;
+    if (parts > 1)
+        pack_strassen(p, w, l, parts, to);
+    else if (winograd)
+        pack_winograd(p, w, group, l, to);
     else
-        pack_direct(p, w, group, &l, (float *)blob + (group * f->ob + first) * f->w_ob);
+        pack_direct(p, w, group, l, to);
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
