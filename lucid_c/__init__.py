@@ -28,6 +28,7 @@ from .models import create_model, list_models
 if TYPE_CHECKING:
     from . import checkpoints, imagenet, transforms
     from .checkpoints import load, save
+    from .profiling import profile
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "models",
     "nn",
     "ops",
+    "profile",
     "random",
     "save",
     "set_num_threads",
@@ -70,14 +72,17 @@ def show_config() -> None:
             print(f"{key:>16}: {', '.join(value) if isinstance(value, list) else value}")
 
 
+_LATE = {"load": "checkpoints", "save": "checkpoints", "profile": "profiling"}
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use what most programs do not need."""
     from importlib import import_module
 
     if name in ("checkpoints", "imagenet", "transforms"):
         return import_module(f"{__name__}.{name}")
-    if name in ("load", "save"):
-        return getattr(import_module(f"{__name__}.checkpoints"), name)
+    if name in _LATE:
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

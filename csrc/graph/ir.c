@@ -59,7 +59,7 @@ lc_status lc_ir_add_node(lc_ir *ir, const lc_op *op, const void *attr, int n_in,
     n->op = op;
     n->n_in = n_in;
     n->n_out = n_out;
-    n->scope = 0;
+    n->scope = -1;
     LC_TRY(push_args(ir, n_in, in, &n->in));
     LC_TRY(push_args(ir, n_out, out, &n->out));
     if (op->attr_size)
