@@ -126,6 +126,10 @@ extern PyMethodDef lcpy_functional_methods[]; /* functional.c */
 extern PyMethodDef lcpy_layer_methods[];      /* layers.c: constructors of layers */
 extern PyMethodDef lcpy_model_methods[];      /* models.c */
 extern PyMethodDef lcpy_config_methods[];     /* config.c */
+extern PyMethodDef lcpy_recorded_methods[];   /* recorded.c */
+
+/* Names of the kinds of ops, in the order of their enums, NULL at the end (functional.c). */
+extern const char *const lcpy_unary_kinds[], *const lcpy_binary_kinds[], *const lcpy_reduce_kinds[];
 
 /* Integers out of a Python int or sequence: exactly n numbers; an int stands for n equal ones. -1
  * with an exception that names `what`. */

@@ -1,6 +1,6 @@
 """Modules: the base class of layers, blocks, models and of modules written in Python."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
@@ -385,6 +385,58 @@ class Module(Tree):
         from .. import checkpoints
 
         return checkpoints.load_into(self, path, strict)
+
+    def export_onnx(
+        self,
+        path: "str | os.PathLike[str]",
+        *,
+        input_shape: Sequence[int] | None = None,
+        dynamic_batch: bool = True,
+        opset: int = 17,
+        external_data: bool | None = None,
+    ) -> None:
+        """Write the model as an ONNX file, whole or not at all.
+
+        The graph is what a call in eval mode records, in standard operators, with one input
+        ``input`` and one output ``output``. Initializers have the names of the state dict; a
+        parameter that several layers share is written once. Needs the onnx package
+        (``pip install lucid_c[onnx]``).
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file to write.
+        input_shape : sequence of int, optional
+            Shape of the input, (N, C, H, W). Default: one image of the size that belongs to a
+            model of `lucid_c.create_model`.
+        dynamic_batch : bool, optional
+            Whether the file takes any batch size (default) or the one in ``input_shape`` only.
+            Height and width are fixed.
+        opset : int, optional
+            Version of ONNX's operators, 13 or later. Default 17.
+        external_data : bool, optional
+            Whether the weights go into a second file, named as the first with ``.data`` added.
+            Default: if they take more than 2 GiB, the limit of one ONNX file.
+
+        Raises
+        ------
+        ImportError
+            If the onnx package is missing.
+        ValueError
+            If something cannot be expressed (the message names the operation and the module), if
+            ``forward`` reads the numbers of a tensor, or if with ``dynamic_batch`` it does
+            something else for another batch size.
+        """
+        from ..onnx_export import export
+
+        export(
+            self,
+            path,
+            input_shape=input_shape,
+            dynamic_batch=dynamic_batch,
+            opset=opset,
+            external_data=external_data,
+        )
 
     # --- copies and text
 
