@@ -29,20 +29,24 @@ if TYPE_CHECKING:
     from . import checkpoints, imagenet, transforms
     from .checkpoints import load, save
     from .profiling import profile
+    from .tuning import clear_tuning, explain, load_tuning
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Tensor",
     "checkpoints",
+    "clear_tuning",
     "config",
     "create_model",
+    "explain",
     "from_dlpack",
     "from_numpy",
     "get_num_threads",
     "imagenet",
     "list_models",
     "load",
+    "load_tuning",
     "memory_stats",
     "models",
     "nn",
@@ -72,7 +76,14 @@ def show_config() -> None:
             print(f"{key:>16}: {', '.join(value) if isinstance(value, list) else value}")
 
 
-_LATE = {"load": "checkpoints", "save": "checkpoints", "profile": "profiling"}
+_LATE = {
+    "clear_tuning": "tuning",
+    "explain": "tuning",
+    "load": "checkpoints",
+    "load_tuning": "tuning",
+    "profile": "profiling",
+    "save": "checkpoints",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -127,6 +127,7 @@ extern PyMethodDef lcpy_layer_methods[];      /* layers.c: constructors of layer
 extern PyMethodDef lcpy_model_methods[];      /* models.c */
 extern PyMethodDef lcpy_config_methods[];     /* config.c */
 extern PyMethodDef lcpy_recorded_methods[];   /* recorded.c */
+extern PyMethodDef lcpy_algorithm_methods[];  /* algorithms.c */
 
 /* Names of the kinds of ops, in the order of their enums, NULL at the end (functional.c). */
 extern const char *const lcpy_unary_kinds[], *const lcpy_binary_kinds[], *const lcpy_reduce_kinds[];

@@ -1,7 +1,9 @@
 /* Which algorithm a convolution gets: the first of a list that accepts it. A function of the
  * layer, H, W, the block (ISA) and LUCID_C_CONV; never of N, threads or caches, nor are the bits.
+ * Only tuning, which somebody has to ask for, prefers another one that accepts.
  */
 #include "ops/conv_form.h"
+#include "ops/conv_tuning.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -65,25 +67,61 @@ static const char *refuse_nothing(const conv_layer *l)
 static const struct {
     lc_conv_algorithm algorithm;
     const char *(*refuses)(const conv_layer *l);
+    const char *name;
 } algorithms[] = {
-    {LC_CONV_WINOGRAD, refuse_winograd},
-    {LC_CONV_DIRECT, refuse_nothing},
+    {LC_CONV_WINOGRAD, refuse_winograd, "winograd"},
+    {LC_CONV_DIRECT, refuse_nothing, "direct"},
 };
+enum { ALGORITHMS = sizeof algorithms / sizeof *algorithms };
 
-lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const char **why)
+static conv_layer describe(const lc_conv2d_attr *attr, const lc_desc *in)
 {
     conv_layer l = {attr, &in[0], &in[1], 0, 0};
     l.oh = in[0].dim[2] + attr->pad[0] + attr->pad[1] - 2; /* of a 3x3 one with stride 1 */
     l.ow = in[0].dim[3] + attr->pad[2] + attr->pad[3] - 2;
-    const char *reason = NULL;
-    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++) {
-        const char *no = algorithms[i].refuses(&l);
-        if (!no) {
-            if (why)
-                *why = reason;
-            return algorithms[i].algorithm;
-        }
-        reason = no;
+    return l;
+}
+
+/* The row that is taken. */
+static int choose(const lc_conv2d_attr *attr, const lc_desc *in)
+{
+    const conv_layer l = describe(attr, in);
+    const int preferred =
+        attr->flags & LC_CONV_FORCED ? (int)attr->algorithm : lc_conv_tuning_find(attr, in);
+    int first = -1;
+    for (int i = 0; i < ALGORITHMS; i++) {
+        if (algorithms[i].refuses(&l))
+            continue;
+        if ((int)algorithms[i].algorithm == preferred)
+            return i;
+        if (first < 0)
+            first = i;
     }
-    return LC_CONV_DIRECT; /* not reached: direct sums take everything */
+    return first; /* there is one: direct sums take everything */
+}
+
+lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const char **why)
+{
+    const conv_layer l = describe(attr, in);
+    const int row = choose(attr, in);
+    if (why)
+        *why = row ? algorithms[row - 1].refuses(&l) : NULL;
+    return algorithms[row].algorithm;
+}
+
+bool lc_conv_candidate(const void *attr, const lc_desc *in, int i, lc_candidate *out)
+{
+    if (i < 0 || i >= ALGORITHMS)
+        return false;
+    const conv_layer l = describe(attr, in);
+    *out = (lc_candidate){algorithms[i].name, algorithms[i].refuses(&l), choose(attr, in) == i};
+    return true;
+}
+
+int lc_conv_algorithm_named(const char *name)
+{
+    for (int i = 0; i < ALGORITHMS; i++)
+        if (strcmp(algorithms[i].name, name) == 0)
+            return (int)algorithms[i].algorithm;
+    return -1;
 }

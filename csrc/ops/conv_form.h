@@ -59,6 +59,10 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s);
  * why it is not a faster one, a static string; NULL if it is the first of the list. conv_choose.c.
  */
 lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const char **why);
+/* lc_op.candidate of convolutions. */
+bool lc_conv_candidate(const void *attr, const lc_desc *in, int i, lc_candidate *out);
+/* The lc_conv_algorithm of that name in the list, or -1. */
+int lc_conv_algorithm_named(const char *name);
 
 /* The channel at a position among the padded channels of a layout, or -1 for padding. */
 int64_t lc_conv_slot_channel(lc_layout l, int64_t channels, int64_t slot);

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import os
 
     from ..checkpoints import LoadResult
+    from ..tuning import Tuning
 
 __all__ = ["Module", "NativeModule", "RemovableHandle"]
 
@@ -385,6 +386,45 @@ class Module(Tree):
         from .. import checkpoints
 
         return checkpoints.load_into(self, path, strict)
+
+    def tune(
+        self, x: ArrayLike | Sequence[int], *, cache: "str | os.PathLike[str] | None" = None
+    ) -> "Tuning":
+        """Measure which algorithm is fastest for each convolution, and use it from now on.
+
+        Every algorithm that accepts a layer (see `lucid_c.explain`) is measured with as many
+        images as ``x`` has, on `lucid_c.get_num_threads` threads. The fastest is used for such
+        layers in all models of this process, for any batch size and number of threads.
+
+        **Bits of results may change**: algorithms round differently, and another machine, or
+        another measurement on this one, may choose another. Results still do not depend on batch
+        size, neighbours in the batch, or threads. Without a call of `tune` or
+        `lucid_c.load_tuning` nothing is ever measured; `lucid_c.clear_tuning` undoes it.
+
+        Parameters
+        ----------
+        x : array_like or tuple of int
+            The model's input, or its shape.
+        cache : str or os.PathLike, optional
+            The file that keeps the measurements, by version of lucid_c, CPU and instruction set.
+            What is in it already is used and not measured again; a damaged file is ignored, with
+            a warning, and replaced. Default: ``lucid_c/tune-*.json`` in ``$XDG_CACHE_HOME``
+            (``~/.cache``).
+
+        Returns
+        -------
+        Tuning
+            What was measured and chosen; ``print`` shows a table.
+
+        Raises
+        ------
+        OSError
+            If the file in ``cache`` cannot be written; the choice stays as it was then. (For the
+            default file it is a warning.)
+        """
+        from ..tuning import tune
+
+        return tune(self, x, cache=cache)
 
     def export_onnx(
         self,

@@ -234,9 +234,8 @@ static float *compute(const wino_data *d, const wino_case *t, const lc_kernels *
     CHECK(memcmp(weights, again, lc_desc_bytes(&blob)) == 0);
     lc_free(again);
     lc_free(s.prep);
-    lc_op_conv2d.set_packed(&attr, n_in, in);
-    CHECK(attr.algorithm == (uint32_t)lc_conv_choose(&d->attr, in, NULL));
-    attr.algorithm = LC_CONV_WINOGRAD;
+    lc_op_conv2d.set_packed(&attr, n_in, in, &spec);
+    CHECK(attr.algorithm == LC_CONV_WINOGRAD);
 
     const int64_t x_image = lc_desc_count(&d->in[0]) / t->n,
                   y_image = lc_desc_count(&d->out) / t->n;
