@@ -28,24 +28,30 @@ from .models import create_model, list_models
 if TYPE_CHECKING:
     from . import checkpoints, imagenet, transforms
     from .checkpoints import load, save
+    from .profiling import profile
+    from .tuning import clear_tuning, explain, load_tuning
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Tensor",
     "checkpoints",
+    "clear_tuning",
     "config",
     "create_model",
+    "explain",
     "from_dlpack",
     "from_numpy",
     "get_num_threads",
     "imagenet",
     "list_models",
     "load",
+    "load_tuning",
     "memory_stats",
     "models",
     "nn",
     "ops",
+    "profile",
     "random",
     "save",
     "set_num_threads",
@@ -70,14 +76,24 @@ def show_config() -> None:
             print(f"{key:>16}: {', '.join(value) if isinstance(value, list) else value}")
 
 
+_LATE = {
+    "clear_tuning": "tuning",
+    "explain": "tuning",
+    "load": "checkpoints",
+    "load_tuning": "tuning",
+    "profile": "profiling",
+    "save": "checkpoints",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use what most programs do not need."""
     from importlib import import_module
 
     if name in ("checkpoints", "imagenet", "transforms"):
         return import_module(f"{__name__}.{name}")
-    if name in ("load", "save"):
-        return getattr(import_module(f"{__name__}.checkpoints"), name)
+    if name in _LATE:
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

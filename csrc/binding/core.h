@@ -88,6 +88,9 @@ int lcpy_leave(lcpy_recording *r, int ok);
 lcpy_recording *lcpy_suspend(void);
 void lcpy_resume(lcpy_recording *r);
 int lcpy_is_nested(const lcpy_recording *r); /* Python code is at work within an outer call */
+/* The module whose forward, in Python, is at work in the recording: the innermost one, borrowed, or
+ * NULL. Sets it and returns the one before. */
+lc_module *lcpy_set_host(lcpy_recording *r, lc_module *m);
 /* Runs what living tensors need so far; they become inputs and the recording goes on. */
 int lcpy_settle(lcpy_recording *r);
 void lcpy_unlink(lcpy_tensor *t);
@@ -96,8 +99,8 @@ void lcpy_unlink(lcpy_tensor *t);
  */
 lc_value lcpy_value_of(lcpy_recording *r, PyObject *obj, int private_copy, const char *what);
 
-/* Has this thread's runs from now on describe themselves in `into` (each replaces what the one
- * before wrote); NULL: no more. Returns what was set before. */
+/* Has this thread's runs from now on describe themselves in `into`, one after the other; NULL: no
+ * more. Returns what was set before. */
 lc_profile *lcpy_profile_runs(lc_profile *into);
 
 /* One op on tensors: appended to the current recording, or run at once. New reference. */
@@ -123,6 +126,11 @@ extern PyMethodDef lcpy_functional_methods[]; /* functional.c */
 extern PyMethodDef lcpy_layer_methods[];      /* layers.c: constructors of layers */
 extern PyMethodDef lcpy_model_methods[];      /* models.c */
 extern PyMethodDef lcpy_config_methods[];     /* config.c */
+extern PyMethodDef lcpy_recorded_methods[];   /* recorded.c */
+extern PyMethodDef lcpy_algorithm_methods[];  /* algorithms.c */
+
+/* Names of the kinds of ops, in the order of their enums, NULL at the end (functional.c). */
+extern const char *const lcpy_unary_kinds[], *const lcpy_binary_kinds[], *const lcpy_reduce_kinds[];
 
 /* Integers out of a Python int or sequence: exactly n numbers; an int stands for n equal ones. -1
  * with an exception that names `what`. */

@@ -5,6 +5,12 @@
 #include "base/mem.h"
 #include "binding/core.h"
 
+const char *const lcpy_unary_kinds[] = {"relu",  "sigmoid", "exp", "log",  "sqrt",
+                                        "clamp", "neg",     "abs", "tanh", NULL};
+const char *const lcpy_binary_kinds[] = {"add",     "sub",     "mul", "div",
+                                         "maximum", "minimum", "pow", NULL};
+const char *const lcpy_reduce_kinds[] = {"sum", "mean", "max", "min", "argmax", NULL};
+
 /* Rank of a tensor or array-like without running anything; -1 with an exception. Array-likes are
  * converted once: *obj is replaced by a new reference that the caller releases. */
 static int rank_of(PyObject **obj, lc_desc *d)
@@ -132,15 +138,13 @@ static PyObject *batch_norm(PyObject *self, PyObject *args)
 static PyObject *unary(PyObject *self, PyObject *args)
 {
     (void)self;
-    static const char *const kinds[] = {"relu",  "sigmoid", "exp", "log",  "sqrt",
-                                        "clamp", "neg",     "abs", "tanh", NULL};
     const char *kind;
     PyObject *x;
     if (!PyArg_ParseTuple(args, "sO:unary", &kind, &x))
         return NULL;
     lc_unary_attr attr;
     memset(&attr, 0, sizeof attr);
-    int k = find_kind(kinds, kind, "function");
+    int k = find_kind(lcpy_unary_kinds, kind, "function");
     if (k < 0)
         return NULL;
     attr.kind = (uint32_t)k;
@@ -164,15 +168,13 @@ static PyObject *clamp(PyObject *self, PyObject *args)
 static PyObject *binary(PyObject *self, PyObject *args)
 {
     (void)self;
-    static const char *const kinds[] = {"add",     "sub",     "mul", "div",
-                                        "maximum", "minimum", "pow", NULL};
     const char *kind;
     PyObject *inputs[2];
     if (!PyArg_ParseTuple(args, "sOO:binary", &kind, &inputs[0], &inputs[1]))
         return NULL;
     lc_binary_attr attr;
     memset(&attr, 0, sizeof attr);
-    int k = find_kind(kinds, kind, "function");
+    int k = find_kind(lcpy_binary_kinds, kind, "function");
     if (k < 0)
         return NULL;
     attr.kind = (uint32_t)k;
@@ -247,7 +249,6 @@ static PyObject *adaptive_pool2d(PyObject *self, PyObject *args)
 static PyObject *reduce(PyObject *self, PyObject *args)
 {
     (void)self;
-    static const char *const kinds[] = {"sum", "mean", "max", "min", "argmax", NULL};
     const char *kind;
     PyObject *x, *axes, *result = NULL;
     int keepdim;
@@ -255,7 +256,7 @@ static PyObject *reduce(PyObject *self, PyObject *args)
         return NULL;
     lc_reduce_attr attr;
     memset(&attr, 0, sizeof attr);
-    int k = find_kind(kinds, kind, "reduction");
+    int k = find_kind(lcpy_reduce_kinds, kind, "reduction");
     lc_desc d;
     int rank = k < 0 ? -1 : rank_of(&x, &d);
     if (rank < 0)

@@ -6,6 +6,7 @@
 struct lcpy_recording {
     lc_graph *graph;
     int depth;
+    lc_module *host;    /* whose forward in Python is at work */
     lcpy_tensor *first; /* tensors that have a number in it */
     PyObject *keep;     /* list: arrays whose memory the graph points to */
 };
@@ -40,6 +41,7 @@ lcpy_recording *lcpy_enter(void)
     }
     r->depth = 1;
     r->first = NULL;
+    r->host = NULL;
     r->keep = PyList_New(0);
     if (!r->keep || lcpy_check(lc_graph_create(&r->graph))) {
         Py_XDECREF(r->keep);
@@ -65,6 +67,13 @@ void lcpy_resume(lcpy_recording *r)
 int lcpy_is_nested(const lcpy_recording *r)
 {
     return r->depth > 1;
+}
+
+lc_module *lcpy_set_host(lcpy_recording *r, lc_module *m)
+{
+    lc_module *before = r->host;
+    r->host = m;
+    return before;
 }
 
 static void link_tensor(lcpy_recording *r, lcpy_tensor *t, lc_value v)

@@ -20,8 +20,9 @@ typedef struct lc_ir_value {
 typedef struct lc_ir_node {
     const lc_op *op; /* NULL: removed by a pass */
     int32_t n_in, n_out;
-    int32_t in, out;                             /* where its value lists start in ir->args */
-    int32_t scope;                               /* recordings only: index of the module path */
+    int32_t in, out; /* where its value lists start in ir->args */
+    int32_t scope;   /* recordings and what is extracted from them: where the module path starts;
+                      plans, which models share: the extracted node whose path it has, or -1 */
     _Alignas(8) unsigned char attr[LC_MAX_ATTR]; /* op->attr_size bytes */
 } lc_ir_node;
 
@@ -84,10 +85,10 @@ lc_status lc_pass_layout(lc_ir *ir, const lc_kernels *kernels);
 void lc_ir_compact(lc_ir *ir);
 
 /* What the recording knows of value v (graph.c). */
-const void *lc_graph_input_data(const lc_graph *g, lc_value v);
 lc_status lc_graph_param_data(const lc_graph *g, lc_value v, lc_param **p, const void **data,
                               uint64_t *stamp);
 const lc_ir *lc_graph_ir(const lc_graph *g);
+const char *lc_graph_scope_at(const lc_graph *g, int32_t scope);
 lc_graph_work *lc_graph_workspace(lc_graph *g);
 void lc_graph_pool_clear(void);
 

@@ -94,8 +94,9 @@ typedef struct context {
     int n_made, cap_made;
 } context;
 
-/* The value that holds v in that layout; adds a reorder node if there is none yet. */
-static lc_status convert(context *c, lc_value v, lc_layout layout, lc_value *out)
+/* The value that holds v in that layout; adds a reorder node, with that scope, if there is none
+ * yet. */
+static lc_status convert(context *c, lc_value v, lc_layout layout, int32_t scope, lc_value *out)
 {
     lc_ir *ir = c->ir;
     if (lc_layout_equal(ir->values[v].desc.layout, layout)) {
@@ -112,6 +113,7 @@ static lc_status convert(context *c, lc_value v, lc_layout layout, lc_value *out
     desc.layout = layout;
     LC_TRY(lc_ir_add_value(ir, &desc, LC_VALUE_NODE, ir->n_nodes, out));
     LC_TRY(lc_ir_add_node(ir, &lc_op_reorder, NULL, 1, &v, 1, out));
+    ir->nodes[ir->n_nodes - 1].scope = scope;
     if (c->n_made == c->cap_made &&
         !lc_grow((void **)&c->made, sizeof *c->made, c->n_made, &c->cap_made))
         return LC_ERR_MEMORY;
@@ -135,7 +137,7 @@ static lc_status place(context *c, const lc_ir_node *n, const lc_layout *wish, i
     int32_t in_at = n->in;
     for (int k = 0; k < n->n_in; k++) {
         lc_value converted;
-        LC_TRY_GOTO(convert(c, ir->args[in_at + k], s.wants[k], &converted), done);
+        LC_TRY_GOTO(convert(c, ir->args[in_at + k], s.wants[k], n->scope, &converted), done);
         ir->args[in_at + k] = converted;
     }
     for (int o = 0; o < n->n_out; o++)
@@ -146,6 +148,7 @@ static lc_status place(context *c, const lc_ir_node *n, const lc_layout *wish, i
     placed->n_out = n->n_out;
     placed->in = n->in;
     placed->out = n->out;
+    placed->scope = n->scope;
 done:
     lc_free(s.heap);
     return status;
@@ -167,7 +170,7 @@ lc_status lc_pass_layout(lc_ir *ir, const lc_kernels *kernels)
     for (int i = 0; i < n_nodes; i++)
         LC_TRY_GOTO(place(&c, &old[i], wish, kernels->block), done);
     for (int i = 0; i < ir->n_outs; i++) /* users get plain arrays */
-        LC_TRY_GOTO(convert(&c, ir->outs[i], LC_PLAIN, &ir->outs[i]), done);
+        LC_TRY_GOTO(convert(&c, ir->outs[i], LC_PLAIN, -1, &ir->outs[i]), done);
 done:
     lc_free(c.made);
     lc_free(old);

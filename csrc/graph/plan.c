@@ -133,6 +133,8 @@ lc_status lc_plan_create(const lc_ir *ir, int threads, lc_plan **out)
     lc_status status = LC_OK;
     const lc_kernels *kernels = lc_kernels_get();
     LC_TRY_GOTO(lc_ir_copy(ir, &plan->ir), fail);
+    for (int i = 0; i < plan->ir.n_nodes; i++)
+        plan->ir.nodes[i].scope = i;
     for (const lc_pass *pass = lc_passes; pass->name; pass++)
         LC_TRY_GOTO(pass->run(&plan->ir, kernels), fail);
     plan->threads = threads;

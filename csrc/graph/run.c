@@ -23,6 +23,7 @@ typedef struct team_run {
 
     double next_check; /* caller's thread only */
     atomic_int failed; /* an lc_status; set by whoever fails or is told to stop first */
+    int team;          /* threads that took part */
     int leave[2]; /* by parity of the barrier: written by thread 0 before it, read by all after it
                    */
     char message[512]; /* of the failure; guarded by `failed` having been won */
@@ -107,6 +108,7 @@ static lc_status run_team(team_run *r, int threads)
     r->leave[0] = r->leave[1] = 0;
     r->next_check = r->options && r->options->stop ? lc_seconds() + STOP_CHECK_SECONDS : 0;
     int got = lc_threads_acquire(threads);
+    r->team = got;
     lc_parallel(got, team_main, r);
     lc_threads_release(got);
     lc_status status = (lc_status)atomic_load(&r->failed);
@@ -225,24 +227,57 @@ static lc_status bind_values(const lc_graph *g, const lc_plan *plan, const lc_gr
 
 /* --- profile */
 
-static lc_status start_profile(const lc_plan *plan, lc_profile *p, double **seconds)
+/* What the steps are called, which the plan does not know. */
+static const char *step_scope(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
+                              int step)
 {
-    lc_profile_free(p);
-    p->rows = lc_alloc_zero((size_t)plan->n_steps * sizeof *p->rows + 1);
-    *seconds = lc_alloc_zero((size_t)plan->n_steps * sizeof **seconds + 1);
-    return p->rows && *seconds ? LC_OK : LC_ERR_MEMORY;
+    int32_t at = plan->ir.nodes[plan->step_nodes[step]].scope;
+    return at < 0 ? "" : lc_graph_scope_at(g, work->ir.nodes[at].scope);
 }
 
-static void finish_profile(const lc_plan *plan, lc_profile *p, const double *seconds)
+/* Everything that may fail, so that nothing can once the run is over. */
+static lc_status start_profile(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
+                               lc_profile *p, double **seconds)
 {
-    p->count = plan->n_steps;
-    p->arena_bytes = (int64_t)plan->arena_bytes;
-    p->arena_bound = (int64_t)plan->bound_bytes;
+    const size_t size = sizeof *p->rows;
+    lc_profile_row *rows =
+        lc_realloc(p->rows, (size_t)p->count * size, (size_t)(p->count + plan->n_steps) * size + 1);
+    if (!rows)
+        return LC_ERR_MEMORY;
+    p->rows = rows;
+    memset(rows + p->count, 0, (size_t)plan->n_steps * size);
+    *seconds = lc_alloc_zero((size_t)plan->n_steps * sizeof **seconds + 1);
+    if (!*seconds)
+        return LC_ERR_MEMORY;
+    for (int i = 0; i < plan->n_steps; i++)
+        if (!(rows[p->count + i].scope = lc_strdup(step_scope(g, plan, work, i)))) {
+            while (i-- > 0)
+                lc_free(rows[p->count + i].scope);
+            return LC_ERR_MEMORY;
+        }
+    return LC_OK;
+}
+
+static void drop_profile(const lc_plan *plan, lc_profile *p)
+{
+    for (int i = 0; i < plan->n_steps; i++)
+        lc_free(p->rows[p->count + i].scope);
+}
+
+static void finish_profile(const lc_plan *plan, lc_profile *p, const double *seconds, int team)
+{
+    lc_profile_row *rows = p->rows + p->count;
+    p->count += plan->n_steps;
+    p->threads = team > p->threads ? team : p->threads;
+    if ((int64_t)plan->arena_bytes > p->arena_bytes)
+        p->arena_bytes = (int64_t)plan->arena_bytes;
+    if ((int64_t)plan->bound_bytes > p->arena_bound)
+        p->arena_bound = (int64_t)plan->bound_bytes;
     for (int c = 0; c < plan->n_constants; c++)
         p->constant_bytes += (int64_t)lc_desc_bytes(plan->steps[plan->constants[c].node].out);
     for (int i = 0; i < plan->n_steps; i++) {
         const lc_step *s = &plan->steps[plan->step_nodes[i]];
-        lc_profile_row *row = &p->rows[i];
+        lc_profile_row *row = &rows[i];
         row->op = s->op->name;
         row->algorithm = s->algorithm;
         row->seconds = seconds[i];
@@ -259,6 +294,8 @@ static void finish_profile(const lc_plan *plan, lc_profile *p, const double *sec
 
 void lc_profile_free(lc_profile *p)
 {
+    for (int i = 0; i < p->count; i++)
+        lc_free(p->rows[i].scope);
     lc_free(p->rows);
     memset(p, 0, sizeof *p);
 }
@@ -270,6 +307,7 @@ lc_status lc_graph_run(lc_graph *g, int n, const lc_value *outs, void *const *da
     lc_plan *plan = NULL;
     lc_execution *e = NULL;
     double *seconds = NULL;
+    bool described = false; /* the profile has names for the rows to come */
     lc_status status = LC_OK;
     int threads = lc_threads_get();
     LC_TRY(lc_ir_extract(g, n, outs, work));
@@ -280,7 +318,8 @@ lc_status lc_graph_run(lc_graph *g, int n, const lc_value *outs, void *const *da
         LC_TRY_GOTO(provide_constant(g, plan, work, e, c, options), done);
     LC_TRY_GOTO(bind_values(g, plan, work, e, data), done);
     if (options && options->profile)
-        LC_TRY_GOTO(start_profile(plan, options->profile, &seconds), done);
+        LC_TRY_GOTO(start_profile(g, plan, work, options->profile, &seconds), done);
+    described = seconds != NULL;
     team_run r = {.plan = plan,
                   .nodes = plan->step_nodes,
                   .n_steps = plan->n_steps,
@@ -292,9 +331,12 @@ lc_status lc_graph_run(lc_graph *g, int n, const lc_value *outs, void *const *da
                   .options = options,
                   .seconds = seconds};
     LC_TRY_GOTO(run_team(&r, plan->threads), done);
-    if (seconds)
-        finish_profile(plan, options->profile, seconds);
+    if (described)
+        finish_profile(plan, options->profile, seconds, r.team);
+    described = false;
 done:
+    if (described)
+        drop_profile(plan, options->profile);
     lc_free(seconds);
     if (e) {
         drop_constants(plan, e);

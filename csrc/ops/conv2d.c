@@ -203,7 +203,7 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     pack.block = kernels->block;
     pack.flags = a->flags & (LC_CONV_BIAS | LC_CONV_BN);
     pack.bn_eps = a->flags & LC_CONV_BN ? a->bn_eps : 0.0f;
-    pack.algorithm = lc_conv_choose(a, in, out, NULL);
+    pack.algorithm = lc_conv_choose(a, in, out);
     spec->op = &lc_op_conv2d_pack;
     memcpy(spec->attr, &pack, sizeof pack);
     spec->first = 1;
@@ -211,11 +211,13 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     return true;
 }
 
-static void conv_set_packed(void *attr, int n_in, const lc_desc *in, const lc_desc *out)
+static void conv_set_packed(void *attr, int n_in, const lc_desc *in, const lc_pack_spec *spec)
 {
     (void)n_in;
     lc_conv2d_attr *a = attr;
-    a->algorithm = lc_conv_choose(a, in, out, NULL);
+    lc_conv_pack_attr pack;
+    memcpy(&pack, spec->attr, sizeof pack);
+    a->algorithm = pack.algorithm;
     a->kernel[0] = in[1].dim[2];
     a->kernel[1] = in[1].dim[3];
     a->out_channels = in[1].dim[0];
@@ -576,6 +578,7 @@ const lc_op lc_op_conv2d = {
     .insists = conv_insists,
     .pack = conv_pack,
     .set_packed = conv_set_packed,
+    .candidate = lc_conv_candidate,
     .prepare = conv_prepare,
     .run = conv_run,
     .macs = conv_macs,

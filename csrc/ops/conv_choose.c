@@ -1,7 +1,9 @@
 /* Which algorithm a convolution gets: the first of a list that accepts it. A function of the
  * layer, H, W, the block (ISA) and LUCID_C_CONV; never of N, threads or caches, nor are the bits.
+ * Only tuning, which somebody has to ask for, prefers another one that accepts.
  */
 #include "ops/conv_form.h"
+#include "ops/conv_tuning.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -109,42 +111,68 @@ static const char *refuse_nothing(const conv_layer *l)
 
 static const struct {
     lc_conv_algorithm algorithm;
+    const char *name;
     int kernel, stride; /* that it is made for, with dilation 1; 0: any */
     const char *(*refuses)(const conv_layer *l);
 } algorithms[] = {
-    {LC_CONV_WINOGRAD, 3, 1, refuse_tiles},
-    {LC_CONV_WINOGRAD_S2, 3, 2, refuse_winograd_s2},
-    {LC_CONV_STRASSEN_TWICE, 1, 0, refuse_strassen_twice},
-    {LC_CONV_STRASSEN, 1, 0, refuse_strassen},
-    {LC_CONV_DIRECT, 0, 0, refuse_nothing},
+    {LC_CONV_WINOGRAD, "winograd", 3, 1, refuse_tiles},
+    {LC_CONV_WINOGRAD_S2, "winograd /2", 3, 2, refuse_winograd_s2},
+    {LC_CONV_STRASSEN_TWICE, "strassen twice", 1, 0, refuse_strassen_twice},
+    {LC_CONV_STRASSEN, "strassen", 1, 0, refuse_strassen},
+    {LC_CONV_DIRECT, "direct", 0, 0, refuse_nothing},
 };
+enum { ALGORITHMS = sizeof algorithms / sizeof *algorithms };
 
-/* Is the layer of the kind that an algorithm is made for? */
-static bool is_kind(const conv_layer *l, int kernel, int stride)
+/* Why row i does not do the layer; NULL: it does. */
+static const char *refusal(const conv_layer *l, int i)
 {
     const lc_conv2d_attr *a = l->attr;
-    if (kernel == 0)
-        return true;
-    return l->w->dim[2] == kernel && l->w->dim[3] == kernel && a->stride[0] == a->stride[1] &&
-           (stride == 0 || a->stride[0] == stride) && a->dilation[0] == 1 && a->dilation[1] == 1;
+    const int kernel = algorithms[i].kernel, stride = algorithms[i].stride;
+    if (kernel && (l->w->dim[2] != kernel || l->w->dim[3] != kernel))
+        return "another kernel";
+    if (kernel && (a->stride[0] != a->stride[1] || (stride && a->stride[0] != stride) ||
+                   a->dilation[0] != 1 || a->dilation[1] != 1))
+        return "another stride or dilation";
+    return algorithms[i].refuses(l);
 }
 
-lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out,
-                                 const char **why)
+/* The row that is taken. */
+static int choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out)
 {
-    conv_layer l = {attr, &in[0], &in[1], &out[0]};
-    const char *reason = NULL;
-    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++) {
-        const bool kind = is_kind(&l, algorithms[i].kernel, algorithms[i].stride);
-        const char *no =
-            kind ? algorithms[i].refuses(&l) : "none is made for its kernel, stride and dilation";
-        if (!no) {
-            if (why)
-                *why = reason;
-            return algorithms[i].algorithm;
-        }
-        if (kind || !reason)
-            reason = no;
+    const conv_layer l = {attr, &in[0], &in[1], &out[0]};
+    const int preferred =
+        attr->flags & LC_CONV_FORCED ? (int)attr->algorithm : lc_conv_tuning_find(attr, in);
+    int first = -1;
+    for (int i = 0; i < ALGORITHMS; i++) {
+        if (refusal(&l, i))
+            continue;
+        if ((int)algorithms[i].algorithm == preferred)
+            return i;
+        if (first < 0)
+            first = i;
     }
-    return LC_CONV_DIRECT; /* not reached: direct sums take everything */
+    return first; /* there is one: direct sums take everything */
+}
+
+lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out)
+{
+    return algorithms[choose(attr, in, out)].algorithm;
+}
+
+bool lc_conv_candidate(const void *attr, const lc_desc *in, const lc_desc *out, int i,
+                       lc_candidate *found)
+{
+    if (i < 0 || i >= ALGORITHMS)
+        return false;
+    const conv_layer l = {attr, &in[0], &in[1], &out[0]};
+    *found = (lc_candidate){algorithms[i].name, refusal(&l, i), choose(attr, in, out) == i};
+    return true;
+}
+
+int lc_conv_algorithm_named(const char *name)
+{
+    for (int i = 0; i < ALGORITHMS; i++)
+        if (strcmp(algorithms[i].name, name) == 0)
+            return (int)algorithms[i].algorithm;
+    return -1;
 }

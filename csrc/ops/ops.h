@@ -8,8 +8,16 @@
 
 /* --- convolution: x (N, C, H, W), w (OC, C / groups, KH, KW), [b (OC)], [gamma, beta, mean, var
  * (OC)], [residual (N, OC, OH, OW)] y = relu(bn(conv(x, w) + b) + residual), each part as its flag
- * says. Users record LC_CONV_BIAS only; passes add the rest. */
-enum { LC_CONV_BIAS = 1, LC_CONV_BN = 2, LC_CONV_ADD = 4, LC_CONV_RELU = 8, LC_CONV_PACKED = 16 };
+ * says. Users record LC_CONV_BIAS only; passes add the rest. LC_CONV_FORCED is for measuring: the
+ * algorithm is the one of the attributes, if that accepts. */
+enum {
+    LC_CONV_BIAS = 1,
+    LC_CONV_BN = 2,
+    LC_CONV_ADD = 4,
+    LC_CONV_RELU = 8,
+    LC_CONV_PACKED = 16,
+    LC_CONV_FORCED = 32
+};
 typedef struct lc_conv2d_attr {
     int64_t stride[2]; /* height, width */
     int64_t pad[4];    /* top, bottom, left, right */
@@ -19,7 +27,8 @@ typedef struct lc_conv2d_attr {
                                         hand any more; else 0 */
     uint32_t flags;
     float bn_eps;
-    uint32_t algorithm; /* with LC_CONV_PACKED: lc_conv_algorithm (conv_form.h), else 0 */
+    uint32_t algorithm; /* with LC_CONV_PACKED or LC_CONV_FORCED: lc_conv_algorithm (conv_form.h),
+                           else 0 */
     uint32_t zero;
 } lc_conv2d_attr;
 extern const lc_op lc_op_conv2d;
@@ -169,6 +178,10 @@ extern const lc_op lc_op_split_softmax; /* logits (N, R*C, 1, 1) -> attention (N
                                            softmax over r; sigmoid if R == 1 */
 extern const lc_op lc_op_split_apply; /* x (N, R*C, H, W), attention (N, R*C, 1, 1) -> sum over r of
                                          x * attention: (N, C, H, W) */
+
+/* A number that changes when ops may choose other algorithms from now on (conv_tuning.h); plans made
+ * before are not for use any more. */
+uint32_t lc_tuning_version(void);
 
 /* Dropout in eval mode and Identity record nothing. */
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import stat
 import struct
 from collections.abc import Mapping
 from math import prod
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import replacing
 from .entry import CHUNK_BYTES, DTYPES, Blob, Entry, SharedFile
 
 MAX_HEADER_BYTES = 100_000_000
@@ -172,14 +171,6 @@ def _write(path: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) 
                 file.write(data[start : start + CHUNK_BYTES])
 
 
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def save(
     path: str | os.PathLike[str],
     tensors: Mapping[str, Any],
@@ -199,28 +190,14 @@ def save(
     metadata : Mapping of str to str, optional
         Texts for the header.
     """
-    path = os.path.realpath(os.fspath(path))
     texts = {"format": "pt", "producer": "lucid_c", **(metadata or {})}
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in texts.items()):
         raise TypeError("metadata must map str to str")
     prepared = _prepare(tensors)
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    with replacing(path) as temporary:
         try:
             from safetensors.numpy import save_file
         except ImportError:
             _write(temporary, prepared, texts)
         else:
             save_file(prepared, temporary, texts)
-        os.chmod(temporary, mode)  # the library makes it readable for its owner only
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    if os.name == "posix":
-        _sync(folder)
