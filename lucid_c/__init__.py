@@ -26,7 +26,7 @@ from ._tensor import Tensor, from_dlpack, from_numpy, tensor
 from .models import create_model, list_models
 
 if TYPE_CHECKING:
-    from . import checkpoints, imagenet, transforms
+    from . import checkpoints, data, imagenet, logs, transforms
     from .checkpoints import load, save
 
 __version__ = "0.1.0"
@@ -36,12 +36,14 @@ __all__ = [
     "checkpoints",
     "config",
     "create_model",
+    "data",
     "from_dlpack",
     "from_numpy",
     "get_num_threads",
     "imagenet",
     "list_models",
     "load",
+    "logs",
     "memory_stats",
     "models",
     "nn",
@@ -74,7 +76,7 @@ def __getattr__(name: str) -> Any:
     """Import on first use what most programs do not need."""
     from importlib import import_module
 
-    if name in ("checkpoints", "imagenet", "transforms"):
+    if name in ("checkpoints", "data", "imagenet", "logs", "transforms"):
         return import_module(f"{__name__}.{name}")
     if name in ("load", "save"):
         return getattr(import_module(f"{__name__}.checkpoints"), name)
