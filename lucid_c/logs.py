@@ -6,6 +6,7 @@ import functools
 import io
 import itertools
 import math
+import operator
 import os
 import socket
 import struct
@@ -72,7 +73,7 @@ class CSVLogger:
         ValueError
             If there is a name that the first line does not have; nothing is written then.
         """
-        row = {"step": step, "seconds": f"{time.monotonic() - self._start:.3f}"}
+        row = {"step": operator.index(step), "seconds": f"{time.monotonic() - self._start:.3f}"}
         if taken := row.keys() & values.keys():
             raise ValueError(f"{min(taken)!r} is a column of its own, and no name for a figure")
         row |= _numbers_of(values)
@@ -148,6 +149,7 @@ class TensorBoardLogger:
         step : int
             What the figures belong to: an epoch or a batch; from -2**63 to 2**63 - 1.
         """
+        step = operator.index(step)
         if not -(1 << 63) <= step < 1 << 63:
             raise ValueError(f"step must be an integer of 64 bits, not {step}")
         summary = b"".join(

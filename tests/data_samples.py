@@ -40,6 +40,15 @@ class Deadly(Numbers):
         return super().__getitem__(index)
 
 
+class Awkwards(Numbers):
+    """Sample 6 raises an error that cannot be unpickled."""
+
+    def __getitem__(self, index):
+        if index == 6:
+            raise Awkward(1, 2)
+        return super().__getitem__(index)
+
+
 class Unfit(Numbers):
     """Can be pickled, but not unpickled."""
 
