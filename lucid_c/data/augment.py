@@ -340,7 +340,7 @@ class RandomErasing(_Transform):
         self.value = value if value == "random" else check_number("value", value, -math.inf)
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return float32 (C, H, W): the same array if nothing is erased, otherwise a copy."""
+        """Return float32 (C, H, W): a copy, or the same array if nothing is drawn."""
         need_array("RandomErasing", x)
         if rng.random() >= self.p:
             return x

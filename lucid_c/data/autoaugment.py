@@ -205,7 +205,7 @@ def operate(image, name, level, bins, sign=1, interpolation="nearest", fill=(0, 
 
 
 def steps(first: float, last: float, index: int, count: int) -> float:
-    """Return one of `count` evenly spaced numbers, rounded to float32 as torch.linspace has it."""
+    """Return one of `count` evenly spaced numbers, computed in float32 as torch.linspace does."""
     first, last = np.float32(first), np.float32(last)
     step = (last - first) / np.float32(count - 1)
     if index < count // 2:
