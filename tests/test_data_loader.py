@@ -51,7 +51,10 @@ def run_script(run_python, tmp_path):
     def run(code, kind):
         path = tmp_path / "script.py"
         path.write_text(textwrap.dedent(code))
-        command = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+        command = (  # in a group of its own, which a terminal's Ctrl-C would reach as a whole
+            "import subprocess, sys; "
+            "sys.exit(subprocess.call(sys.argv[1:], start_new_session=True))"
+        )
         folder = os.path.dirname(__file__)
         return run_python(command, args=[sys.executable, path, folder, kind])
 
@@ -125,6 +128,8 @@ def test_random_numbers_depend_on_seed_epoch_and_index_alone():
     np.testing.assert_array_equal(first, noise(10, False))
     assert not np.any(first == noise(3, True, seed=6))
     assert not np.any(first == noise(3, True, epoch=1))
+    alone = first - np.arange(10)[:, None, None]
+    assert len(np.unique(alone.round(9))) == alone.size
 
 
 def test_a_transform_without_rng():
@@ -392,30 +397,42 @@ def test_iterators_end_their_threads():
     assert workers_alive() == []
 
 
-def test_collection_in_a_worker_thread():
+def test_collection_in_a_worker_thread(monkeypatch):
     """The collector may run in a worker, which must not wait for itself."""
-    done = threading.Event()
+    dropped, collected, errors = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(sys, "unraisablehook", errors.append)
 
     class Collecting(Numbers):
         def __getitem__(self, index):
-            if index >= 4:
+            if index == 2:
+                dropped.wait(10)
                 gc.collect()
-                done.set()
+                collected.set()
             return super().__getitem__(index)
 
-    cycle = [iter(DataLoader(Collecting(100), 2, workers=2, prefetch=4))]
-    next(cycle[0])
     gc.disable()
     try:
+        cycle = [iter(DataLoader(Collecting(100), 2, workers=1))]
+        next(cycle[0])
         cycle.append(cycle)
         del cycle
-        assert done.wait(5)
+        dropped.set()
+        assert collected.wait(10)
     finally:
         gc.enable()
-    gc.collect()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 10
     while workers_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert errors == []
+
+
+def test_closing_waits_for_one_sample_only():
+    slow = dict.fromkeys(range(20, 200), 0.05)
+    iterator = iter(DataLoader(Numbers(200, sleeps=slow), 20, workers=1, prefetch=5))
+    next(iterator)
+    start = time.monotonic()
+    iterator.close()  # the samples asked for would take 4 s
+    assert time.monotonic() - start < 2
 
 
 STOPS = """
@@ -426,15 +443,15 @@ STOPS = """
 
     def main():
         kind = sys.argv[2]
-        slow = {i: 0.1 for i in range(20, 200)}
-        loader = DataLoader(Numbers(200, sleeps=slow), 20, True, worker_kind=kind, seed=2)
-        whole = DataLoader(Numbers(200), 20, True, workers=0, seed=2)
+        slow = {i: 0.1 for i in range(20, 200) if i % 20 < 10}  # one worker of two
+        loader = DataLoader(Numbers(200, sleeps=slow), 20, worker_kind=kind)
+        whole = DataLoader(Numbers(200), 20, workers=0)
         expected = [labels.tolist() for _, labels in whole]
         found = []
         try:
             for _, labels in loader:
                 found.append(labels.tolist())
-                threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+                threading.Timer(0.3, os.killpg, [0, signal.SIGINT]).start()
         except KeyboardInterrupt:
             pass
         assert found == expected[:1], found
@@ -443,7 +460,7 @@ STOPS = """
         assert not alive and not multiprocessing.active_children()
         state = loader.state_dict()
         assert state["batch"] == 1, state
-        again = DataLoader(Numbers(200), 20, True, workers=1, seed=2)
+        again = DataLoader(Numbers(200), 20, workers=1)
         again.load_state_dict(state)
         assert [labels.tolist() for _, labels in again] == expected[1:]
         print("stopped")
@@ -455,8 +472,9 @@ STOPS = """
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
 def test_ctrl_c(run_script, kind):
-    """While the loader waits for a slow batch."""
-    assert run_script(STOPS, kind).stdout == "stopped\n"
+    """While the loader waits for a slow batch; the signal reaches worker processes, too."""
+    done = run_script(STOPS, kind)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
 ENDS = """

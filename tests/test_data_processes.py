@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,15 @@ def test_an_iterator_dropped_early():
     assert len(multiprocessing.active_children()) == 2
     del iterator
     assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_is_left_to_the_parent():
+    """A terminal sends it to all processes of its group."""
+    iterator = iter(loader(Numbers(12), 4, workers=2, prefetch=1))
+    next(iterator)
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGINT)
+    assert [labels.tolist() for _, labels in iterator] == [[4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 def test_a_worker_that_dies():

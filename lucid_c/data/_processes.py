@@ -13,6 +13,7 @@ import pickle
 import secrets
 import signal
 import traceback
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any, NamedTuple
 
@@ -42,18 +43,7 @@ class Processes:
         self.processes: list[Any] = []
         self.pipes: list[Any] = []
         try:
-            for number in range(count):
-                mine, theirs = context.Pipe()
-                self.pipes.append(mine)
-                process = context.Process(
-                    target=_main,
-                    args=(theirs, f"{self.prefix}_{number}", number),
-                    name=f"lucid_c-data-{number}",
-                    daemon=True,
-                )
-                process.start()
-                self.processes.append(process)
-                theirs.close()  # so that the end of the process is the end of the pipe
+            self._start(context, count)
             for number, pipe in enumerate(self.pipes):
                 self._send(number, pipe.send_bytes, setup)
         except BaseException:
@@ -99,6 +89,26 @@ class Processes:
         for number in range(len(self.processes)):
             for batch in range(self.first_open, self.last_open + 1):
                 remove_block(f"{self.prefix}_{number}_{batch}")
+
+    def _start(self, context, count):
+        resource_tracker.ensure_running()  # which would unblock the signal below
+        # Ctrl-C is for this process, which ends the others; they inherit that it is blocked.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for number in range(count):
+                mine, theirs = context.Pipe()
+                self.pipes.append(mine)
+                process = context.Process(
+                    target=_main,
+                    args=(theirs, f"{self.prefix}_{number}", number),
+                    name=f"lucid_c-data-{number}",
+                    daemon=True,
+                )
+                process.start()
+                self.processes.append(process)
+                theirs.close()  # so that the end of the process is the end of the pipe
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _send(self, number, send, message):
         try:
@@ -213,7 +223,6 @@ def _reserve(name, size):
 
 def _main(pipe, name, number):
     """Run one worker process until its pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
     try:
         try:
             source, plan, count = pickle.loads(pipe.recv_bytes())
