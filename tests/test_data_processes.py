@@ -141,3 +141,15 @@ def test_full_shared_memory_is_an_error(monkeypatch):
     share = Share([(np.ones(1000), 0)])
     with pytest.raises(OSError, match="8000 bytes.*No space left.*/dev/shm larger"):
         _processes.pack(share, f"lctest{os.getpid()}")
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="no /dev/shm")
+def test_blocks_of_ended_workers_are_removed():
+    name = f"lctest{os.getpid()}"
+    _processes.remove_block(name)  # none there
+    _processes.pack(Share([(np.ones(1000), 0)]), name)
+    assert name in blocks()
+    _processes.remove_block(name)
+    (SHARED / name).touch()  # ended before it had a size
+    _processes.remove_block(name)
+    assert name not in blocks()

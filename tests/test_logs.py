@@ -10,7 +10,14 @@ import time
 import numpy as np
 import pytest
 
+import lucid_c
 from lucid_c.logs import CSVLogger, TensorBoardLogger, crc32c
+
+
+def test_attributes_of_the_package():
+    assert lucid_c.logs.CSVLogger is CSVLogger
+    assert lucid_c.data.augment.mixup is lucid_c.data.mixing.mixup
+
 
 # --- CSV ---
 

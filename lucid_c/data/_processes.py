@@ -7,6 +7,7 @@ of shared memory that has the arrays; the loader copies them out and removes the
 made from the numbers of worker and batch, so that blocks of workers that were ended are found.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -22,6 +23,7 @@ import numpy as np
 from ._work import Failure, Plan, Share, Source, Worker
 
 ALIGNMENT = 64
+SHARED = "/dev/shm"  # where Linux shows shared memory as files
 JOIN_SECONDS = 5.0  # from SIGTERM to SIGKILL
 
 
@@ -120,7 +122,8 @@ class Processes:
         process = self.processes[number]
         process.join(JOIN_SECONDS)
         code = process.exitcode
-        how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
+        names = {-number: number.name for number in signal.Signals}
+        how = f"signal {names[code]}" if code in names else f"exit code {code}"
         return RuntimeError(
             f"worker process {number} ended unexpectedly ({how}); a script that uses process "
             'workers must start them below `if __name__ == "__main__":`'
@@ -187,7 +190,11 @@ def remove_block(name: str) -> None:
     """Remove a block of shared memory if there is one of this name."""
     try:
         block = SharedMemory(name)
-    except (FileNotFoundError, ValueError):  # ValueError: created, but still without a size
+    except FileNotFoundError:
+        return
+    except ValueError:  # its maker was ended before it had a size, which cannot be opened
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{SHARED}/{name}")
         return
     block.close()
     block.unlink()
@@ -206,7 +213,7 @@ def portable(error: BaseException) -> BaseException:
 
 def _reserve(name, size):
     """Take the memory now: without it, writing would end the process with SIGBUS."""
-    path = f"/dev/shm/{name}"
+    path = f"{SHARED}/{name}"
     if not os.path.exists(path) or not hasattr(os, "posix_fallocate"):
         return
     handle = os.open(path, os.O_RDWR)

@@ -56,7 +56,7 @@ class DataLoader:
     seed : int, default 0
         From 0 to 2**64 - 1.
     prefetch : int, default 2
-        How many batches the workers may be ahead.
+        How many batches the workers may prepare beyond the one asked for last.
     on_error : {"raise", "skip"}, default "raise"
         What to do if the dataset or the transform raises `OSError` or `ValueError` for a sample,
         as unreadable images do: raise it, or warn with the path (`SkippedSampleWarning`), note
@@ -261,7 +261,7 @@ class _Batches:
             raise RuntimeError("an iterator of a DataLoader cannot be used after a fork")
         try:
             while self._batch < len(self._plan):
-                ahead = min(self._batch + self._loader.prefetch, len(self._plan))
+                ahead = min(self._batch + 1 + self._loader.prefetch, len(self._plan))
                 while self._submitted < ahead:
                     self._workers.submit(self._submitted)
                     self._submitted += 1
