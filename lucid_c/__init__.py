@@ -26,7 +26,7 @@ from ._tensor import Tensor, from_dlpack, from_numpy, tensor
 from .models import create_model, list_models
 
 if TYPE_CHECKING:
-    from . import checkpoints, imagenet, transforms
+    from . import checkpoints, data, imagenet, logs, transforms
     from .checkpoints import load, save
     from .profiling import profile
     from .tuning import clear_tuning, explain, load_tuning
@@ -39,6 +39,7 @@ __all__ = [
     "clear_tuning",
     "config",
     "create_model",
+    "data",
     "explain",
     "from_dlpack",
     "from_numpy",
@@ -47,6 +48,7 @@ __all__ = [
     "list_models",
     "load",
     "load_tuning",
+    "logs",
     "memory_stats",
     "models",
     "nn",
@@ -90,7 +92,7 @@ def __getattr__(name: str) -> Any:
     """Import on first use what most programs do not need."""
     from importlib import import_module
 
-    if name in ("checkpoints", "imagenet", "transforms"):
+    if name in ("checkpoints", "data", "imagenet", "logs", "transforms"):
         return import_module(f"{__name__}.{name}")
     if name in _LATE:
         return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
