@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from files import INPUT, checkpoint_path
+from files import BATCH, checkpoint_path
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 1e-4
 
@@ -233,14 +233,14 @@ class OnnxRuntime(Engine):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        for free, size in zip("NHW", (shape[0], *shape[2:]), strict=True):
-            options.add_free_dimension_override_by_name(free, size)
+        options.add_free_dimension_override_by_name(BATCH, shape[0])
         self.session = onnxruntime.InferenceSession(
             Path(folder) / "model.onnx", options, providers=["CPUExecutionProvider"]
         )
+        self.input = self.session.get_inputs()[0].name
 
     def run(self, x):
-        return self.session.run(None, {INPUT: x})[0]
+        return self.session.run(None, {self.input: x})[0]
 
 
 class OpenVino(Engine):

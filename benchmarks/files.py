@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-INPUT, OUTPUT = "input", "logits"
+BATCH = "N"  # the free dimension of the ONNX files
 LAST_NORM = re.compile(r"layer\d+\.\d+\.bn(\d)\.weight")
 
 
@@ -61,7 +61,7 @@ def draw_labels(count, classes, seed=0):
     return np.random.default_rng(seed).integers(0, classes, count)
 
 
-def write_files(name, folder, formats):
+def write_files(name, folder, formats, size):
     """Write a model with drawn weights.
 
     Parameters
@@ -73,40 +73,44 @@ def write_files(name, folder, formats):
         ``model.pt``, ``model.onnx``, ``model.xml`` with ``model.bin``.
     formats : list of str
         Which of ``"checkpoint"``, ``"torch"``, ``"onnx"``, ``"openvino"``.
+    size : tuple of int or None
+        Height and width of the images for which the ONNX file is; None: the model's own.
 
     Returns
     -------
     dict
-        ``parameters``, ``macs`` for one image by size, ``image_size``, and ``exporter`` of the ONNX
-        file.
+        ``size``, ``macs`` (multiply-adds for one image), ``exporter`` of the ONNX file, if one was
+        written, and ``failed``: why a format could not be written.
     """
     import lucid_c
+    from lucid_c import _core
 
     folder = Path(folder)
     model = lucid_c.create_model(name, init=False)
     model.load_state_dict(draw_weights({k: v.shape for k, v in model.state_dict().items()}))
-    about = {
-        "parameters": sum(int(np.prod(p.shape)) for p in model.parameters()),
-        "image_size": model.config["image_size"],
-    }
-    if "checkpoint" in formats:
-        model.save(checkpoint_path(folder))
-    if "torch" in formats:
-        import torch
-        import twins
-
-        torch.save(twins.build(name, state_arrays(model)).state_dict(), folder / "model.pt")
-    if "onnx" in formats or "openvino" in formats:
-        about["exporter"] = write_onnx(name, model, folder / "model.onnx")
-    if "openvino" in formats:
-        import openvino
-
-        openvino.save_model(
-            openvino.Core().read_model(folder / "model.onnx"),
-            folder / "model.xml",
-            compress_to_fp16=False,
-        )
+    size = tuple(size or [model.config["image_size"]] * 2)
+    about = {"size": size, "macs": _core.info(model, (1, 3, *size))["macs"], "failed": {}}
+    if "openvino" in formats:  # which is made from the ONNX file
+        formats = [*formats, "onnx"]
+    for name_of_format, write in WRITERS.items():
+        if name_of_format not in formats:
+            continue
+        try:
+            write(name, model, folder, size, about)
+        except Exception as error:
+            about["failed"][name_of_format] = f"{type(error).__name__}: {error}"
     return about
+
+
+def write_checkpoint(name, model, folder, size, about):
+    model.save(checkpoint_path(folder))
+
+
+def write_torch(name, model, folder, size, about):
+    import torch
+    import twins
+
+    torch.save(twins.build(name, state_arrays(model)).state_dict(), folder / "model.pt")
 
 
 def checkpoint_path(folder):
@@ -119,57 +123,55 @@ def state_arrays(model):
     return {key: np.array(value) for key, value in model.state_dict().items()}
 
 
-def multiply_adds(name, height, width):
-    """Of one image, with the head."""
-    import lucid_c
-    from lucid_c import _core
-
-    return _core.info(lucid_c.create_model(name, init=False), (1, 3, height, width))["macs"]
-
-
-def write_onnx(name, model, path):
-    """Write an ONNX file whose batch size, height and width are free; gives the exporter's name.
+def write_onnx(name, model, folder, size, about):
+    """For images of one size and any batch size, which is called N in the file.
 
     lucid_c's own exporter is used where there is one, else PyTorch's with the twin.
     """
     import onnx
 
+    path = folder / "model.onnx"
     if hasattr(model, "export_onnx"):
-        exporter = "lucid_c"
-        model.export_onnx(path, dynamic_batch=True)
+        about["exporter"] = "lucid_c"
+        model.export_onnx(path, input_shape=(1, 3, *size), dynamic_batch=True)
     else:
-        exporter = "torch.onnx"
-        export_twin(name, model, path)
-    proto = onnx.load(path)
-    del proto.graph.value_info[:]
-    shape = proto.graph.input[0].type.tensor_type.shape
-    for dim, free in zip((shape.dim[0], *shape.dim[2:]), "NHW", strict=True):
-        dim.dim_param = free
-    proto.graph.input[0].name, old_in = INPUT, proto.graph.input[0].name
-    proto.graph.output[0].name, old_out = OUTPUT, proto.graph.output[0].name
-    renamed = {old_in: INPUT, old_out: OUTPUT}
-    for node in proto.graph.node:
-        for names in (node.input, node.output):
-            names[:] = [renamed.get(value, value) for value in names]
+        about["exporter"] = "torch.onnx"
+        export_twin(name, model, path, size)
+    proto = onnx.load(path, load_external_data=False)
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH
     onnx.save(proto, path)
-    return exporter
 
 
-def export_twin(name, model, path):
+def export_twin(name, model, path, size):
     import warnings
 
     import torch
     import twins
 
-    size = model.config["image_size"]
     with warnings.catch_warnings():  # this exporter is deprecated, but needs no other package
         warnings.simplefilter("ignore")
         torch.onnx.export(
             twins.build(name, state_arrays(model)),
-            (torch.zeros(1, 3, size, size),),
+            (torch.zeros(1, 3, *size),),
             str(path),
             dynamo=False,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes={INPUT: {0: "N"}, OUTPUT: {0: "N"}},
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_axes={"input": {0: BATCH}, "logits": {0: BATCH}},
         )
+
+
+def write_openvino(name, model, folder, size, about):
+    import openvino
+
+    network = openvino.Core().read_model(folder / "model.onnx")
+    openvino.save_model(network, folder / "model.xml", compress_to_fp16=False)
+
+
+WRITERS = {
+    "checkpoint": write_checkpoint,
+    "torch": write_torch,
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+}

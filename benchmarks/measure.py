@@ -12,6 +12,7 @@ ROUGH_BOUND = 0.1  # the same, where an engine computes in less than float32
 LOSS_BOUND = 1e-3  # of the loss
 FEWEST_ROUNDS, MOST_CALLS = 3, 15
 LONG_CALL = 0.3  # seconds; such a call is its own warm-up
+NEAR = 1.5  # a peer that takes no more than this times the fastest one's time
 ISA_ORDER = ("scalar", "avx2", "avx512")
 
 
@@ -24,26 +25,41 @@ def quartiles(values):
     return [first, statistics.median(values), third]
 
 
-def plan(seconds_per_call, rounds, seconds):
-    """How to spend a time budget: (rounds, {engine: (calls, warm-up calls)}).
+def plan(once, rounds, seconds):
+    """How to spend a time budget.
 
     Parameters
     ----------
-    seconds_per_call : dict of str to float
-        Of every engine.
+    once : dict of str to float
+        Seconds of one call, by engine.
     rounds : int
-        How many are wanted; fewer, but at least three (or ``rounds``), if they take too long.
+        How many rounds are wanted.
     seconds : float
-        For all engines and rounds together.
+        For all engines and rounds together. Where that is too little there are fewer rounds, but
+        three (or ``rounds``) at least for us and the peers that are near the fastest one, and one
+        for the others.
+
+    Returns
+    -------
+    dict
+        ``{engine: (rounds, timed calls in each, warm-up calls before them)}``.
     """
-    slot = seconds / rounds / len(seconds_per_call)
-    calls, total = {}, 0.0
-    for engine, once in seconds_per_call.items():
-        warmup = 0 if once > LONG_CALL else 1
-        count = max(1, min(MOST_CALLS, int(slot / once) - warmup))
-        calls[engine] = count, warmup
-        total += (count + warmup) * once
-    return max(min(rounds, FEWEST_ROUNDS), min(rounds, int(seconds / total))), calls
+    slot = seconds / rounds / len(once)
+    calls, costs = {}, {}
+    for engine, call in once.items():
+        warmup = 0 if call > LONG_CALL else 1
+        calls[engine] = max(1, min(MOST_CALLS, int(slot / call) - warmup)), warmup
+        costs[engine] = sum(calls[engine]) * call
+    fastest = min((call for engine, call in once.items() if engine != OURS), default=0.0)
+    near = [engine for engine in once if engine == OURS or once[engine] <= NEAR * fastest]
+
+    def fitting(engines, least):
+        wanted = int(seconds / sum(costs[engine] for engine in engines))
+        return min(rounds, max(least, wanted))
+
+    of_all = fitting(once, 1)
+    of_near = rounds if of_all == rounds else fitting(near, FEWEST_ROUNDS)
+    return {engine: (of_near if engine in near else of_all, *calls[engine]) for engine in once}
 
 
 def logits_error(logits, reference):
@@ -79,12 +95,13 @@ def load_all(team, row, load):
 
 def check_all(team, row, loaded, compute, compare):
     """Compares every engine with the first that loaded (lucid_c, if it takes part). Gives the
-    engines that computed the right thing; the others get an error."""
+    engines that computed the right thing; the others get an error. ``compute(engine)`` gives the
+    result and the seconds of a call."""
     right, reference = [], None
     for engine in loaded:
         entry = row["engines"][engine]
         try:
-            result = compute(engine)
+            result, entry["once"] = compute(engine)
         except EngineError as error:
             entry["error"] = str(error)
             continue
@@ -119,26 +136,31 @@ def time_all(team, row, engines, options, command):
 
     Into the row go, for every engine, ``rounds``: the median time of a call in each, in seconds.
     """
-    probe = {}
-    for engine in list(engines):
-        try:
-            probe[engine] = team[engine].ask(command, calls=1, warmup=1)[0]
-        except EngineError as error:
-            row["engines"][engine]["error"] = str(error)
-    if not probe:
-        return
-    rounds, calls = plan(probe, options.rounds, options.seconds)
-    for _ in range(rounds):
-        for engine in list(calls):
-            count, warmup = calls[engine]
+    once = {}
+    for engine in engines:
+        entry = row["engines"][engine]
+        once[engine] = entry.pop("once")
+        if once[engine] <= LONG_CALL:
             try:
-                seconds = team[engine].ask(command, calls=count, warmup=warmup)
+                once[engine] = team[engine].ask(command, calls=1, warmup=0)[0]
             except EngineError as error:
-                row["engines"][engine]["error"] = str(error)
-                row["engines"][engine].pop("rounds", None)
-                del calls[engine]
+                entry["error"] = str(error)
+                del once[engine]
+    if not once:
+        return
+    planned = plan(once, options.rounds, options.seconds)
+    for number in range(max(rounds for rounds, _, _ in planned.values())):
+        for engine, (rounds, calls, warmup) in planned.items():
+            entry = row["engines"][engine]
+            if number >= rounds or "error" in entry:
                 continue
-            row["engines"][engine].setdefault("rounds", []).append(statistics.median(seconds))
+            try:
+                seconds = team[engine].ask(command, calls=calls, warmup=warmup)
+            except EngineError as error:
+                entry["error"] = str(error)
+                entry.pop("rounds", None)
+                continue
+            entry.setdefault("rounds", []).append(statistics.median(seconds))
 
 
 def finish(row, isa=None, isa_best=None):
@@ -156,9 +178,8 @@ def finish(row, isa=None, isa_best=None):
             continue
         entry["seconds"] = quartiles(entry["rounds"])
         if ours and engine != OURS:
-            entry["ratio"] = quartiles(
-                [theirs / mine for theirs, mine in zip(entry["rounds"], ours, strict=True)]
-            )
+            pairs = zip(entry["rounds"], ours, strict=False)  # it may have fewer rounds
+            entry["ratio"] = quartiles([theirs / mine for theirs, mine in pairs])
         if engine == OURS:
             continue
         if not computes_in_float32(entry["info"]):

@@ -32,6 +32,8 @@ def draw(document, folder):
     names = []
     for name, figure in figures.items():
         machine = document["machine"]
+        strip = 0.2 / figure.get_figheight()  # below the axes, for the line about the machine
+        figure.get_layout_engine().set(rect=(0, strip, 1, 1 - strip))
         figure.text(
             0.995,
             0.005,
@@ -67,8 +69,9 @@ def timed_engines(rows):
     return [e for e in engines_of(rows) if any(median(row, e) is not None for row in rows)]
 
 
-def bars_per_model(axes, rows, engines, value, spread=None):
-    """A group of bars for each row, one bar per engine."""
+def bars_per_model(axes, rows, engines, value, spread=None, highest=None):
+    """A group of bars for each row, one bar per engine; those above ``highest`` are cut off there
+    and have their number written on top."""
     width = 0.84 / max(1, len(engines))
     for k, engine in enumerate(engines):
         for i, row in enumerate(rows):
@@ -76,8 +79,12 @@ def bars_per_model(axes, rows, engines, value, spread=None):
             if height is None:
                 continue
             limits = spread(row, engine) if spread else None
+            at = i + (k - (len(engines) - 1) / 2) * width
+            if highest is not None and height > highest:
+                axes.text(at, highest, f"{height:.1f}", ha="center", va="bottom", fontsize=6)
+                height, limits = highest, None
             axes.bar(
-                i + (k - (len(engines) - 1) / 2) * width,
+                at,
                 height,
                 width,
                 color=COLORS[engine],
@@ -97,7 +104,15 @@ def legend(figure, engines, line=False):
         else plt.Rectangle((0, 0), 1, 1, color=COLORS[e])
         for e in engines
     ]
-    figure.legend(handles, engines, loc="outside upper center", ncols=4, frameon=False)
+    columns = min(len(engines), int(figure.get_figwidth() / 1.8))
+    figure.legend(handles, engines, loc="outside upper center", ncols=columns, frameon=False)
+
+
+def quartiles_of_ratio(row, engine):
+    return row["engines"][engine]["ratio"]
+
+
+HIGHEST_RATIO = 4.0
 
 
 def inference(rows):
@@ -119,9 +134,7 @@ def inference(rows):
         return entry["ratio"][1] if "ratio" in entry else None
 
     for axes, ((batch, threads), members) in zip(panels[:, 0], groups.items(), strict=True):
-        bars_per_model(
-            axes, members, engines, ratio, lambda row, engine: row["engines"][engine]["ratio"]
-        )
+        bars_per_model(axes, members, engines, ratio, quartiles_of_ratio, HIGHEST_RATIO)
         axes.axhline(1, color=COLORS[OURS], linewidth=1.5)
         axes.set_title(f"batch {batch}, {threads} thread{'s' * (threads > 1)}", fontsize=10)
         axes.set_ylabel("time / lucid_c's time")
@@ -242,6 +255,7 @@ def training(rows):
     labelled = [
         {**row, "model": f"{row['model']}\nbatch {row['batch']}, {row['threads']} thr."}
         for row in rows
+        if any(median(row, engine) is not None for engine in engines)
     ]
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
     bars_per_model(left, labelled, engines, ms_per_image)
@@ -288,7 +302,9 @@ def coldstart(rows):
 def memory(rows):
     """Peak resident size over the batch size."""
     groups = grouped(rows, "model")
-    engines = [e for e in engines_of(rows) if any("peak_rss" in r["engines"][e] for r in rows)]
+    engines = [
+        e for e in engines_of(rows) if any("peak_rss" in r["engines"].get(e, {}) for r in rows)
+    ]
     figure, panels = plt.subplots(
         1, len(groups), figsize=(5 * len(groups) + 1, 4), layout="constrained", squeeze=False
     )
@@ -297,7 +313,7 @@ def memory(rows):
             found = [
                 (row["batch"], row["engines"][engine]["peak_rss"] / MIB)
                 for row in members
-                if "peak_rss" in row["engines"][engine]
+                if "peak_rss" in row["engines"].get(engine, {})
             ]
             axes.plot(
                 *zip(*found, strict=True),
@@ -305,6 +321,10 @@ def memory(rows):
                 marker=MARKERS[engine],
                 markersize=4,
             )
+        axes.set_xscale("log", base=2)
+        batches = sorted({row["batch"] for row in members})
+        axes.set_xticks(batches, map(str, batches))
+        axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.grid(color="0.9")
         axes.set_xlabel("batch size")

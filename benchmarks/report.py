@@ -16,6 +16,7 @@ SHORT = {
 }
 ORDER = ("inference", "scaling", "training", "coldstart", "memory", "spinning")
 MIB = 1 << 20
+BUSY = 0.3  # load average per core at which others were at work
 
 
 def short(engine):
@@ -225,6 +226,9 @@ def notes(document):
             f"Fastest peer's time / ours: geometric mean {geometric_mean(ratios):.3f} over "
             f"{len(ratios)} rows, least {min(ratios):.2f}, largest {max(ratios):.2f}."
         )
+    load, cores = document["machine"]["load_average"][0], document["machine"]["usable_cores"]
+    if load > BUSY * cores:
+        said.append(f"The machine was busy with other work (load average {load:.1f}).")
     for engine, reason in document["missing"].items():
         said.append(f"Without {engine}: {reason}.")
     for row in document["rows"]:

@@ -106,10 +106,15 @@ class Process:
             self.close()
             raise EngineError(f"the process died with status {status}{said}") from error
         if stop:
-            self._signal(signal.SIGSTOP)
+            self._stop()
         if not worked:
             raise EngineError(answer)
         return answer
+
+    def _stop(self):
+        """Stops the process, and waits until all of its threads stand still."""
+        self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def _signal(self, number):
         os.killpg(self.child.pid, number)

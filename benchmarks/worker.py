@@ -26,7 +26,10 @@ class Worker:
         return {"seconds": time.perf_counter() - start, "info": self.made.info}
 
     def logits(self):
-        return self.made.run(self.x).copy()
+        """The logits, and the seconds of the call."""
+        start = time.perf_counter()
+        logits = self.made.run(self.x)
+        return logits.copy(), time.perf_counter() - start
 
     def time(self, calls, warmup):
         return self._time(lambda: self.made.run(self.x), calls, warmup)
@@ -38,7 +41,12 @@ class Worker:
         return {"info": self.made.info}
 
     def losses(self, steps):
-        return [self.made.step(self.x, self.y) for _ in range(steps)]
+        """The losses of the next steps, and the seconds of the last one."""
+        losses = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            losses.append(self.made.step(self.x, self.y))
+        return losses, time.perf_counter() - start
 
     def time_training(self, calls, warmup):
         return self._time(lambda: self.made.step(self.x, self.y), calls, warmup)
@@ -62,11 +70,8 @@ class Worker:
     def peak_rss(self):
         return peak_rss()
 
-    def write_files(self, name, folder, formats):
-        return files.write_files(name, folder, formats)
-
-    def multiply_adds(self, name, height, width):
-        return files.multiply_adds(name, height, width)
+    def write_files(self, name, folder, formats, size):
+        return files.write_files(name, folder, formats, size)
 
     def model_names(self):
         import lucid_c
