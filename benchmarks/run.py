@@ -108,7 +108,7 @@ def build_parser():
     )
     parser.add_argument("--rounds", type=int, help="rounds of a row (default: 7)")
     parser.add_argument(
-        "--seconds", type=float, help="time for the calls of a row, all engines (default: 12)"
+        "--seconds", type=float, help="time for the calls of a row, all engines (default: 8)"
     )
     parser.add_argument(
         "--compile",
@@ -141,7 +141,7 @@ def complete(options, suite, most):
     given = {
         "engines": list(ENGINES),
         "rounds": 7,
-        "seconds": 12.0,
+        "seconds": 8.0,
         **DEFAULTS[suite],
         **(QUICK if options.quick else {}),
     }
