@@ -101,8 +101,8 @@ class LucidC(Engine):
     def load_training(self, model_name, folder, shape, threads):
         import lucid_c
 
-        if not hasattr(lucid_c, "optim"):
-            raise NotImplementedError("not available: this lucid_c has no lucid_c.optim")
+        if not hasattr(lucid_c, "optim") or not hasattr(lucid_c.nn.functional, "cross_entropy"):
+            raise NotImplementedError("not available: this lucid_c does not train")
         self.load(model_name, folder, shape, threads)
         self.model.train()
         self.loss = lucid_c.nn.functional.cross_entropy
