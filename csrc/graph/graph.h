@@ -11,9 +11,6 @@
 
 #include "graph/param.h"
 
-typedef int32_t lc_value;
-#define LC_NONE ((lc_value) - 1)
-
 typedef struct lc_graph lc_graph;
 
 lc_status lc_graph_create(lc_graph **out);
@@ -68,6 +65,18 @@ typedef struct lc_run_options {
  * may run graphs at once. `options` may be NULL. */
 lc_status lc_graph_run(lc_graph *g, int n, const lc_value *outs, void *const *data,
                        const lc_run_options *options);
+
+/* --- effects: contents that a parameter or buffer gets from a run (running statistics) */
+/* After the next run that succeeds, `p` has the contents of v (of p's shape): runs compute v even if
+ * nobody else wants it, into memory of its own, which replaces p's storage once all steps have
+ * succeeded. Committed once: a later run of the same recording may compute v again, but does not
+ * commit it again. */
+lc_status lc_graph_effect(lc_graph *g, lc_value v, lc_param *p);
+
+/* --- gradients: see graph/tape.h */
+/* Says that gradients with respect to v are wanted (parameters: lc_param_requires_grad decides, as
+ * of recording). Only inputs. */
+lc_status lc_graph_require_grad(lc_graph *g, lc_value v);
 
 /* --- the plan cache (process-wide, bounded, least recently used out first) */
 typedef struct lc_plan_stats {
