@@ -31,6 +31,7 @@ struct lc_param {
     lc_desc desc;
     /* guarded by LC_LOCK_PACKS */
     lc_storage *storage; /* NULL: not set yet */
+    lc_storage *grad;    /* NULL: none */
     uint64_t stamp;
     pack_entry *packs;
 };
@@ -88,6 +89,11 @@ void *lc_storage_data(const lc_storage *s)
     return s->data;
 }
 
+bool lc_storage_is_exclusive(const lc_storage *s, int holders)
+{
+    return !s->release && atomic_load_explicit(&s->refs, memory_order_acquire) == holders;
+}
+
 lc_status lc_param_create(lc_dtype dtype, int rank, const int64_t *dim, lc_param **out)
 {
     lc_desc desc;
@@ -124,6 +130,7 @@ void lc_param_release(lc_param *p)
     if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
         return;
     lc_storage_release(p->storage);
+    lc_storage_release(p->grad);
     free_packs(p->packs);
     lc_free(p);
 }
@@ -206,6 +213,70 @@ void lc_param_touch(lc_param *p)
     p->stamp = atomic_fetch_add(&next_stamp, 1);
     lc_lock_give(LC_LOCK_PACKS);
     free_packs(packs);
+}
+
+lc_storage *lc_param_grad(lc_param *p)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    lc_storage *grad = p->grad ? lc_storage_retain(p->grad) : NULL;
+    lc_lock_give(LC_LOCK_PACKS);
+    return grad;
+}
+
+void lc_param_set_grad(lc_param *p, lc_storage *grad)
+{
+    if (grad)
+        lc_storage_retain(grad);
+    lc_lock_take(LC_LOCK_PACKS);
+    lc_storage *old = p->grad;
+    p->grad = grad;
+    lc_lock_give(LC_LOCK_PACKS);
+    lc_storage_release(old);
+}
+
+/* Sums of fewer elements are not worth a team. */
+#define ADD_ALONE 65536
+
+typedef struct add_job {
+    float *out;
+    const float *a, *b;
+    int64_t n;
+} add_job;
+
+static void add_share(void *ctx, int tid, int team)
+{
+    const add_job *job = ctx;
+    int64_t i, end;
+    lc_share(job->n, tid, team, &i, &end);
+    lc_kernels_get()->vec.add(job->out + i, job->a + i, job->b + i, end - i, LC_SPAN_ALL,
+                              LC_SPAN_ALL, 1);
+}
+
+lc_status lc_param_accumulate_grad(lc_param *p, lc_storage *s)
+{
+    if (p->desc.dtype != LC_F32)
+        return lc_fail(LC_ERR_TYPE, "only float32 parameters have gradients");
+    lc_storage *old = lc_param_grad(p);
+    if (!old) {
+        lc_param_set_grad(p, s);
+        return LC_OK;
+    }
+    lc_storage *sum = old; /* two references are known: the slot's and the one above */
+    lc_status status = LC_OK;
+    if (!lc_storage_is_exclusive(old, 2))
+        status = lc_storage_create(lc_desc_bytes(&p->desc), &sum);
+    if (status == LC_OK) {
+        add_job job = {sum->data, old->data, s->data, lc_desc_count(&p->desc)};
+        int got = lc_threads_acquire(job.n < ADD_ALONE ? 1 : LC_MAX_THREADS);
+        lc_parallel(got, add_share, &job);
+        lc_threads_release(got);
+        if (sum != old) {
+            lc_param_set_grad(p, sum);
+            lc_storage_release(sum);
+        }
+    }
+    lc_storage_release(old);
+    return status;
 }
 
 static bool same_form(const pack_entry *e, const lc_pack_key *key)
