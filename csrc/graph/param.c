@@ -29,6 +29,8 @@ struct lc_param {
     atomic_int refs;
     atomic_bool requires_grad;
     lc_desc desc;
+    void *host;
+    void (*release_host)(void *);
     /* guarded by LC_LOCK_PACKS */
     lc_storage *storage; /* NULL: not set yet */
     lc_storage *grad;    /* NULL: none */
@@ -166,6 +168,21 @@ void lc_param_set_requires_grad(lc_param *p, bool on)
     atomic_store_explicit(&p->requires_grad, on, memory_order_relaxed);
 }
 
+void lc_param_set_host(lc_param *p, void *data, void (*release)(void *))
+{
+    void *old = p->host;
+    void (*release_old)(void *) = p->release_host;
+    p->host = data;
+    p->release_host = release;
+    if (old && release_old)
+        release_old(old);
+}
+
+void *lc_param_host(const lc_param *p)
+{
+    return p->host;
+}
+
 void lc_param_snapshot(lc_param *p, lc_storage **storage, uint64_t *stamp)
 {
     lc_lock_take(LC_LOCK_PACKS);
@@ -191,18 +208,31 @@ lc_status lc_param_storage(lc_param *p, lc_storage **out)
     return LC_OK;
 }
 
+void lc_param_exchange(int n, lc_param *const *p, lc_storage **s)
+{
+    pack_entry *gone = NULL;
+    lc_lock_take(LC_LOCK_PACKS);
+    for (int i = 0; i < n; i++) {
+        lc_storage *old = p[i]->storage;
+        p[i]->storage = s[i];
+        s[i] = old;
+        p[i]->stamp = atomic_fetch_add(&next_stamp, 1);
+        while (p[i]->packs) {
+            pack_entry *e = p[i]->packs;
+            p[i]->packs = e->next;
+            e->next = gone;
+            gone = e;
+        }
+    }
+    lc_lock_give(LC_LOCK_PACKS);
+    free_packs(gone);
+}
+
 void lc_param_replace(lc_param *p, lc_storage *s)
 {
     lc_storage_retain(s);
-    lc_lock_take(LC_LOCK_PACKS);
-    lc_storage *old = p->storage;
-    pack_entry *packs = p->packs;
-    p->storage = s;
-    p->packs = NULL;
-    p->stamp = atomic_fetch_add(&next_stamp, 1);
-    lc_lock_give(LC_LOCK_PACKS);
-    lc_storage_release(old);
-    free_packs(packs);
+    lc_param_exchange(1, &p, &s);
+    lc_storage_release(s);
 }
 
 void lc_param_touch(lc_param *p)

@@ -42,6 +42,9 @@ void lc_param_snapshot(lc_param *p, lc_storage **out, uint64_t *stamp);
 /* Replaces the contents by a storage of the same size (taking a reference of its own) and draws a
  * stamp. Readers of the old storage keep it. Derived blobs are dropped. */
 void lc_param_replace(lc_param *p, lc_storage *s);
+/* The same for n parameters at once, so that other threads see all changes or none. The references
+ * in s[] are given up for those of the old contents (or NULL), which the caller releases. */
+void lc_param_exchange(int n, lc_param *const *p, lc_storage **s);
 /* Says that the contents were changed in place: draws a stamp. */
 void lc_param_touch(lc_param *p);
 
@@ -54,6 +57,11 @@ void lc_param_set_grad(lc_param *p, lc_storage *grad);
  * where somebody else holds the old gradient, the sum goes into fresh memory and they keep the old
  * one. float32 parameters only (LC_ERR_TYPE). On failure nothing has changed. */
 lc_status lc_param_accumulate_grad(lc_param *p, lc_storage *s);
+
+/* What the host keeps with a parameter (its gradient); release(data) is called when it is replaced
+ * or the parameter goes. Neither is guarded against concurrent calls. */
+void lc_param_set_host(lc_param *p, void *data, void (*release)(void *data));
+void *lc_param_host(const lc_param *p);
 
 /* --- packed forms, kept on the parameter that they are made from first */
 typedef struct lc_pack_key {
