@@ -9,8 +9,8 @@
 
 /* What a value of a recording is tied to, beside what lc_ir_value says. */
 typedef struct binding {
-    const void *data;    /* input */
-    lc_param *param;     /* parameter, or what an effect gives its value to: the graph's reference */
+    const void *data; /* input */
+    lc_param *param;  /* parameter, or what an effect gives its value to: the graph's reference */
     lc_storage *storage; /* a parameter's contents as of recording, a constant's memory */
     uint64_t stamp;      /* of the parameter, when this value was made to stand for it */
 } binding;

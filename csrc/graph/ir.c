@@ -34,7 +34,8 @@ void lc_ir_free(lc_ir *ir)
 lc_status lc_ir_add_value(lc_ir *ir, const lc_desc *desc, lc_value_kind kind, int index,
                           lc_value *out)
 {
-    LC_TRY(lc_ir_reserve((void **)&ir->values, sizeof *ir->values, ir->n_values + 1, &ir->cap_values));
+    LC_TRY(
+        lc_ir_reserve((void **)&ir->values, sizeof *ir->values, ir->n_values + 1, &ir->cap_values));
     ir->values[ir->n_values] = (lc_ir_value){*desc, kind, index, false};
     *out = ir->n_values++;
     return LC_OK;
@@ -138,12 +139,15 @@ lc_status lc_ir_copy(const lc_ir *from, lc_ir *to)
 {
     memset(to, 0, sizeof *to);
     lc_status status = LC_OK;
-    LC_TRY_GOTO(lc_ir_reserve((void **)&to->values, sizeof *to->values, from->n_values, &to->cap_values),
+    LC_TRY_GOTO(
+        lc_ir_reserve((void **)&to->values, sizeof *to->values, from->n_values, &to->cap_values),
+        fail);
+    LC_TRY_GOTO(
+        lc_ir_reserve((void **)&to->nodes, sizeof *to->nodes, from->n_nodes, &to->cap_nodes), fail);
+    LC_TRY_GOTO(lc_ir_reserve((void **)&to->args, sizeof *to->args, from->n_args, &to->cap_args),
                 fail);
-    LC_TRY_GOTO(lc_ir_reserve((void **)&to->nodes, sizeof *to->nodes, from->n_nodes, &to->cap_nodes),
+    LC_TRY_GOTO(lc_ir_reserve((void **)&to->outs, sizeof *to->outs, from->n_outs, &to->cap_outs),
                 fail);
-    LC_TRY_GOTO(lc_ir_reserve((void **)&to->args, sizeof *to->args, from->n_args, &to->cap_args), fail);
-    LC_TRY_GOTO(lc_ir_reserve((void **)&to->outs, sizeof *to->outs, from->n_outs, &to->cap_outs), fail);
     if (from->n_values)
         memcpy(to->values, from->values, (size_t)from->n_values * sizeof *to->values);
     if (from->n_nodes)
@@ -199,11 +203,13 @@ static lc_status extract_leaf(const lc_ir *rec, lc_value v, bool kept, lc_graph_
     const lc_ir_value *value = &rec->values[v];
     lc_ir *ir = &w->ir;
     if (value->kind == LC_VALUE_INPUT) {
-        LC_TRY(lc_ir_reserve((void **)&w->inputs, sizeof *w->inputs, ir->n_inputs + 1, &w->cap_inputs));
+        LC_TRY(lc_ir_reserve((void **)&w->inputs, sizeof *w->inputs, ir->n_inputs + 1,
+                             &w->cap_inputs));
         w->inputs[ir->n_inputs] = v;
         LC_TRY(lc_ir_add_value(ir, &value->desc, LC_VALUE_INPUT, ir->n_inputs++, &w->map[v]));
     } else {
-        LC_TRY(lc_ir_reserve((void **)&w->params, sizeof *w->params, ir->n_params + 1, &w->cap_params));
+        LC_TRY(lc_ir_reserve((void **)&w->params, sizeof *w->params, ir->n_params + 1,
+                             &w->cap_params));
         w->params[ir->n_params] = v;
         LC_TRY(lc_ir_add_value(ir, &value->desc, LC_VALUE_PARAM, ir->n_params++, &w->map[v]));
     }
@@ -211,8 +217,7 @@ static lc_status extract_leaf(const lc_ir *rec, lc_value v, bool kept, lc_graph_
     return LC_OK;
 }
 
-static lc_status extract_node(const lc_ir *rec, const lc_ir_node *node, bool kept,
-                              lc_graph_work *w)
+static lc_status extract_node(const lc_ir *rec, const lc_ir_node *node, bool kept, lc_graph_work *w)
 {
     lc_ir *ir = &w->ir;
     for (int k = 0; k < node->n_in; k++)
@@ -252,8 +257,7 @@ static lc_status extract_out(const lc_ir *rec, lc_value v, bool kept, lc_graph_w
     return lc_ir_add_out(&w->ir, w->map[v]);
 }
 
-lc_status lc_ir_extract(const lc_graph *g, int n, const lc_value *outs, bool kept,
-                        lc_graph_work *w)
+lc_status lc_ir_extract(const lc_graph *g, int n, const lc_value *outs, bool kept, lc_graph_work *w)
 {
     const lc_ir *rec = lc_graph_ir(g);
     lc_ir *ir = &w->ir;

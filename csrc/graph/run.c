@@ -320,8 +320,8 @@ static lc_status make_effects(const lc_graph *g, const lc_ir *ir, void **out_dat
     for (int i = 0; i < n_all; i++) {
         if (all[i].done)
             continue;
-        LC_TRY(lc_storage_create(lc_desc_bytes(lc_graph_desc(g, all[i].value)),
-                                 &f->storages[f->n]));
+        LC_TRY(
+            lc_storage_create(lc_desc_bytes(lc_graph_desc(g, all[i].value)), &f->storages[f->n]));
         f->params[f->n] = all[i].param;
         out_data[ir->n_wanted + f->n] = lc_storage_data(f->storages[f->n]);
         f->n++;

@@ -22,10 +22,10 @@ struct lc_tape {
     lc_execution *execution; /* NULL once spent */
     int n_kept_inputs;
     kept_input *kept_inputs;
-    const void **inputs;    /* by number; behind those of forward come gradients of outputs */
-    void **outputs;         /* by number */
-    lc_source *sources;     /* of parameters, with references of the tape's own */
-    lc_value *leaf_inputs;  /* per leaf: the recording's number of an input */
+    const void **inputs;   /* by number; behind those of forward come gradients of outputs */
+    void **outputs;        /* by number */
+    lc_source *sources;    /* of parameters, with references of the tape's own */
+    lc_value *leaf_inputs; /* per leaf: the recording's number of an input */
 };
 
 /* --- life */
