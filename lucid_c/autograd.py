@@ -1,4 +1,4 @@
-"""Gradients: when they are kept, gradients without ``grad``, functions with a backward of their own.
+"""Gradients: when they are kept, gradients without ``grad``, functions with their own backward.
 
 `Tensor.backward` needs a forward that kept what it reads. Forwards keep it
 
