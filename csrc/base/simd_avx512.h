@@ -134,11 +134,6 @@ static inline lc_vm lc_v_gt(lc_v a, lc_v b)
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
 }
 
-static inline lc_vm lc_v_le(lc_v a, lc_v b)
-{
-    return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);
-}
-
 static inline lc_vm lc_v_eq(lc_v a, lc_v b)
 {
     return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);

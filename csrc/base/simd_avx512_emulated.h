@@ -124,13 +124,6 @@ static inline lc_vm lc_v_gt(lc_v a, lc_v b)
     return (lc_vm)(lo | hi << 8);
 }
 
-static inline lc_vm lc_v_le(lc_v a, lc_v b)
-{
-    int lo = _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_LE_OQ));
-    int hi = _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_LE_OQ));
-    return (lc_vm)(lo | hi << 8);
-}
-
 static inline lc_vm lc_v_eq(lc_v a, lc_v b)
 {
     int lo = _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ));

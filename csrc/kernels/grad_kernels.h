@@ -18,7 +18,7 @@ typedef void lc_grad_affine_add_fn(float *y, const float *x, const float *scale,
                                    const float *r, int64_t n, int block, bool relu);
 
 /* What the gradient of a norm is made from, along n elements. Of y and scale at most one is given:
- * dy is taken as 0 where y <= 0, or where x * scale + shift <= 0. */
+ * dy is taken as 0 unless y > 0, or unless x * scale + shift > 0. */
 typedef struct lc_grad_norm {
     const float *dy, *x;
     const float *y;             /* the norm's output after ReLU, or NULL */

@@ -114,7 +114,7 @@ LC_INLINE lc_v norm_load(const lc_grad_norm *g, int64_t i, lc_vm m, bool all, no
         lc_v y = mask == MASK_OF_X ? lc_v_fma(x, scale, shift)
                  : all             ? lc_v_loadu(g->y + i)
                                    : lc_v_maskload(g->y + i, m);
-        d = lc_v_select(lc_v_le(y, lc_v_zero()), lc_v_zero(), d);
+        d = lc_v_select(lc_v_gt(y, lc_v_zero()), d, lc_v_zero());
     }
     *dy = d;
     return x;

@@ -29,9 +29,9 @@ static void affine_add(float *y, const float *x, const float *scale, const float
 static inline float masked_dy(const lc_grad_norm *g, int64_t i, int l)
 {
     if (g->y)
-        return g->y[i] <= 0.0f ? 0.0f : g->dy[i];
+        return g->y[i] > 0.0f ? g->dy[i] : 0.0f;
     if (g->scale)
-        return g->x[i] * g->scale[l] + g->shift[l] <= 0.0f ? 0.0f : g->dy[i];
+        return g->x[i] * g->scale[l] + g->shift[l] > 0.0f ? g->dy[i] : 0.0f;
     return g->dy[i];
 }
 

@@ -121,7 +121,7 @@ static lc_status backward(const lc_backward *g)
                                          .size = {x.dim[2], x.dim[3]}};
     lc_value in[2] = {g->dy[0], g->in[0]};
     return lc_grad_node(g->b, &lc_op_adaptive_pool2d_grad, &attr,
-                          attr.pool.kind == LC_POOL_MAX ? 2 : 1, in, &g->dx[0]);
+                        attr.pool.kind == LC_POOL_MAX ? 2 : 1, in, &g->dx[0]);
 }
 
 const lc_op lc_op_adaptive_pool2d = {

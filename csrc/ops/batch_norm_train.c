@@ -132,6 +132,7 @@ static lc_status stats_backward(const lc_backward *g)
 const lc_op lc_op_batch_stats = {
     .name = "batch_stats",
     .attr_size = sizeof(lc_batch_stats_attr),
+    .flags = LC_OP_STATISTICS,
     .infer = stats_infer,
     .layout = stats_layout,
     .prepare = stats_prepare,

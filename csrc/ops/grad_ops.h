@@ -10,8 +10,8 @@
  * [dy as the mask lets it through: the gradient of what was added before the ReLU] */
 enum {
     LC_NORM_MASK_NONE = 0,
-    LC_NORM_MASK_Y, /* dy counts as 0 where y, the output after addition and ReLU, is <= 0 */
-    LC_NORM_MASK_X  /* ... where the norm of x is <= 0: input beta if affine */
+    LC_NORM_MASK_Y, /* dy counts only where y, the output after addition and ReLU, is > 0 */
+    LC_NORM_MASK_X  /* ... where the norm of x is > 0: input beta if affine */
 };
 typedef struct lc_batch_norm_grad_attr {
     float eps;

@@ -126,8 +126,8 @@ static lc_status linear_backward(const lc_backward *g)
     lc_desc x = *g->b->desc(g->b->ctx, g->in[0]), w = *g->b->desc(g->b->ctx, g->in[1]);
     lc_value dy = g->dy[0], rows = g->in[0];
     if (g->needs[0])
-        LC_TRY(lc_grad_node(g->b, &lc_op_matmul, &(lc_matmul_attr){0}, 2, (lc_value[]){dy, g->in[1]},
-                              &g->dx[0]));
+        LC_TRY(lc_grad_node(g->b, &lc_op_matmul, &(lc_matmul_attr){0}, 2,
+                            (lc_value[]){dy, g->in[1]}, &g->dx[0]));
     if (x.rank != 2) {
         int64_t m = 1;
         for (int i = 0; i + 1 < x.rank; i++)
@@ -137,7 +137,7 @@ static lc_status linear_backward(const lc_backward *g)
     }
     if (g->needs[1])
         LC_TRY(lc_grad_node(g->b, &lc_op_matmul, &(lc_matmul_attr){.transpose_a = 1}, 2,
-                              (lc_value[]){dy, rows}, &g->dx[1]));
+                            (lc_value[]){dy, rows}, &g->dx[1]));
     lc_reduce_attr sum = {.kind = LC_REDUCE_SUM, .axes = 1};
     if (g->n_in > 2 && g->needs[2])
         LC_TRY(lc_grad_node(g->b, &lc_op_reduce, &sum, 1, &dy, &g->dx[2]));

@@ -194,7 +194,7 @@ static lc_status as_matrix(const lc_backward *g, int which, lc_value *out)
     if (d.rank > 1)
         return LC_OK;
     return lc_grad_shape(g->b, *out, 2, which ? (int64_t[]){d.dim[0], 1} : (int64_t[]){1, d.dim[0]},
-                           out);
+                         out);
 }
 
 /* Sums over the batch dimensions along which `like` was repeated, and gives it that shape. */

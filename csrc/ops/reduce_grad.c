@@ -138,5 +138,5 @@ const lc_op lc_op_extreme_grad = {
 lc_status lc_extreme_backward(const lc_backward *g)
 {
     return lc_grad_node(g->b, &lc_op_extreme_grad, g->attr, 3,
-                          (lc_value[]){g->dy[0], g->in[0], g->out[0]}, &g->dx[0]);
+                        (lc_value[]){g->dy[0], g->in[0], g->out[0]}, &g->dx[0]);
 }

@@ -138,7 +138,7 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
 static lc_status backward(const lc_backward *g)
 {
     return lc_grad_node(g->b, &lc_op_softmax_grad, g->attr, 2, (lc_value[]){g->dy[0], g->out[0]},
-                          &g->dx[0]);
+                        &g->dx[0]);
 }
 
 const lc_op lc_op_softmax = {

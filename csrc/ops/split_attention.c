@@ -243,7 +243,7 @@ static lc_status softmax_run(const lc_step *step, const lc_bind *bind, int phase
 static lc_status softmax_backward(const lc_backward *g)
 {
     return lc_grad_node(g->b, &lc_op_split_softmax_grad, g->attr, 2,
-                          (lc_value[]){g->dy[0], g->out[0]}, &g->dx[0]);
+                        (lc_value[]){g->dy[0], g->out[0]}, &g->dx[0]);
 }
 
 const lc_op lc_op_split_softmax = {
@@ -314,10 +314,10 @@ static lc_status apply_backward(const lc_backward *g)
 {
     if (g->needs[0])
         LC_TRY(lc_grad_node(g->b, &lc_op_split_apply_grad, g->attr, 2,
-                              (lc_value[]){g->dy[0], g->in[1]}, &g->dx[0]));
+                            (lc_value[]){g->dy[0], g->in[1]}, &g->dx[0]));
     if (g->needs[1])
         LC_TRY(lc_grad_node(g->b, &lc_op_split_attention_grad, g->attr, 2,
-                              (lc_value[]){g->dy[0], g->in[0]}, &g->dx[1]));
+                            (lc_value[]){g->dy[0], g->in[0]}, &g->dx[1]));
     return LC_OK;
 }
 
