@@ -10,10 +10,6 @@
  * of at most this many terms stay accurate. */
 #define CHUNK_STEPS 256
 
-/* A plain input with so few channels is read as it is; padded to a block most of the work would be
- * on zeros. */
-#define MAX_PLAIN_CHANNELS 4
-
 /* --- shapes */
 
 static int64_t attr_oc(const lc_conv2d_attr *a, const lc_desc *in)
@@ -157,7 +153,7 @@ static lc_layout wanted_input(const lc_conv2d_attr *a, const lc_desc *in, int bl
     int64_t ic = in[0].dim[1];
     if (a->groups > 1)
         return lc_conv_group_layout(block, a->groups, ic, attr_oc(a, in), false);
-    if (given.block == block || (given.block == 1 && ic <= MAX_PLAIN_CHANNELS))
+    if (given.block == block || (given.block == 1 && ic <= LC_CONV_MAX_PLAIN_CHANNELS))
         return given;
     return lc_layout_blocked(block, ic, 1);
 }

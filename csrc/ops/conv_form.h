@@ -14,6 +14,10 @@
 
 #include "ops/ops.h"
 
+/* A plain input with so few channels is read as it is; padded to a block most of the work would be
+ * on zeros. */
+#define LC_CONV_MAX_PLAIN_CHANNELS 4
+
 /* How the sums are done. A function of the layer, its height and width, never of N or threads. */
 typedef enum lc_conv_algorithm { LC_CONV_DIRECT = 0, LC_CONV_WINOGRAD = 1 } lc_conv_algorithm;
 
@@ -59,6 +63,10 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s);
  * why it is not a faster one, a static string; NULL if it is the first of the list. conv_choose.c.
  */
 lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const char **why);
+
+/* The same for the gradient of the weights; in: dy, x. */
+lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,
+                                             const char **why);
 
 /* The channel at a position among the padded channels of a layout, or -1 for padding. */
 int64_t lc_conv_slot_channel(lc_layout l, int64_t channels, int64_t slot);

@@ -26,6 +26,9 @@ extern const lc_op lc_op_conv2d;
 /* Packs w, [b], [gamma, beta, mean, var] of a convolution, batch norm folded in (in double), for
  * given layouts of x and y. */
 extern const lc_op lc_op_conv2d_pack;
+/* The gradient of w: dy (N, OC, OH, OW), x (N, C, H, W) -> (OC, C / groups, KH, KW). The attributes
+ * are those of the convolution, with kernel[] and, in flags, nothing. */
+extern const lc_op lc_op_conv2d_weight_grad;
 
 /* --- linear: x (..., K), w (OC, K), [b (OC)] -> (..., OC) */
 typedef struct lc_linear_attr {
