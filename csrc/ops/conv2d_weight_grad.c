@@ -504,34 +504,37 @@ static void sum_winograd(const lc_step *step, const lc_bind *bind, const tile *t
     }
 }
 
+/* The channels of `n` lanes from a slot on, counted from `base`; -1 for padding. */
+static void find_channels(lc_layout l, int64_t channels, int64_t slot, int64_t n, int64_t base,
+                          int64_t *to)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t c = lc_conv_slot_channel(l, channels, slot + i);
+        to[i] = c < 0 ? c : c - base;
+    }
+}
+
 /* Sums to dw: lanes of output channels become rows. */
 static void store(const wgrad_prep *p, const tile *t, const float *sums, float *dw)
 {
     const lc_conv_form *f = &p->form;
-    const int64_t block = p->run.block, icg = p->shape.ic / p->shape.groups;
+    const lc_conv_shape *s = &p->shape;
+    const int64_t block = p->run.block, icg = s->ic / s->groups;
+    int64_t oc[LC_WGRAD_MAX_NV * LC_CONV_MAX_BLOCK], ic[LC_CONV_MAX_BLOCK];
     for (int64_t o = t->o0, nv; o < t->o1; o += nv) {
         nv = panel_blocks(p, t->o1 - o);
-        for (int64_t lane = 0; lane < nv * block; lane++) {
-            const int64_t slot = (t->group * f->ob + o) * block + lane;
-            const int64_t oc = lc_conv_slot_channel(p->shape.y, p->shape.oc, slot);
-            if (oc < 0)
-                continue;
-            for (int64_t i = t->i0; i < t->i1; i++) {
-                const float *from = sums + sums_at(p, t, o, nv, i) + lane;
-                for (int64_t c = 0; c < f->cb; c++) {
-                    int64_t ic = c;
-                    if (!f->lanes) {
-                        const int64_t at = (t->group * f->ib + i) * f->cb + c;
-                        ic = lc_conv_slot_channel(p->shape.x, p->shape.ic, at);
-                        if (ic < 0)
-                            continue;
-                        ic -= t->group * icg;
-                    }
-                    float *to = dw + (oc * icg + ic) * p->taps;
-                    for (int64_t k = 0; k < p->taps; k++)
-                        to[k] = from[(k * f->cb + c) * nv * block];
+        const int64_t lanes = nv * block;
+        find_channels(s->y, s->oc, (t->group * f->ob + o) * block, lanes, 0, oc);
+        for (int64_t i = t->i0; i < t->i1; i++) {
+            const float *from = sums + sums_at(p, t, o, nv, i);
+            find_channels(s->x, s->ic, (t->group * f->ib + i) * f->cb, f->cb, t->group * icg, ic);
+            for (int64_t lane = 0; lane < lanes; lane++)
+                for (int64_t c = 0; c < f->cb && oc[lane] >= 0; c++) {
+                    const int64_t at = f->lanes ? c : ic[c]; /* in its group */
+                    float *to = dw + (oc[lane] * icg + at) * p->taps;
+                    for (int64_t k = 0; k < p->taps && at >= 0; k++)
+                        to[k] = from[(k * f->cb + c) * lanes + lane];
                 }
-            }
         }
     }
 }
