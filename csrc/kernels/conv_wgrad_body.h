@@ -237,8 +237,8 @@ WGRAD_INLINE void wgrad_lanes_part(const int nc, const bool full, const int taps
                 for (int k = 0; k < taps; k++) {
                     WGRAD_UNROLL
                     for (int i = 0; i < nc; i++)
-                        acc[i][k] =
-                            lc_v_fma(wgrad_copy(nc, full, x + k * move, c, i, lanes), dy, acc[i][k]);
+                        acc[i][k] = lc_v_fma(wgrad_copy(nc, full, x + k * move, c, i, lanes), dy,
+                                             acc[i][k]);
                 }
             }
         }
@@ -300,7 +300,30 @@ WGRAD_INLINE void wgrad_lanes3(const int nc, const bool full, const lc_wgrad_run
 
 typedef void wgrad_lanes_fn(const lc_wgrad_run *r, const wgrad_part *p, int64_t c);
 
-#define WGRAD_LANES(NAME, NC, FULL)                                                                    WGRAD_NOINLINE void wgrad_lanes_##NAME##_1(const lc_wgrad_run *r, const wgrad_part *p,                                                        int64_t c)                                              {                                                                                                      wgrad_lanes_part(NC, FULL, 1, r, p, c);                                                        }                                                                                                  WGRAD_NOINLINE void wgrad_lanes_##NAME##_2(const lc_wgrad_run *r, const wgrad_part *p,                                                        int64_t c)                                              {                                                                                                      wgrad_lanes_part(NC, FULL, 2, r, p, c);                                                        }                                                                                                  WGRAD_NOINLINE void wgrad_lanes_##NAME##_3(const lc_wgrad_run *r, const wgrad_part *p,                                                        int64_t c)                                              {                                                                                                      wgrad_lanes_part(NC, FULL, 3, r, p, c);                                                        }                                                                                                  WGRAD_NOINLINE void wgrad_lanes_##NAME##_row(const lc_wgrad_run *r, const wgrad_part *p,                                                        int64_t c)                                            {                                                                                                      wgrad_lanes3(NC, FULL, r, p, c);                                                               }                                                                                                  static wgrad_lanes_fn *const wgrad_lanes_##NAME[4] = {                                                 wgrad_lanes_##NAME##_row, wgrad_lanes_##NAME##_1, wgrad_lanes_##NAME##_2,                          wgrad_lanes_##NAME##_3};
+#define WGRAD_LANES(NAME, NC, FULL)                                                                \
+    WGRAD_NOINLINE void wgrad_lanes_##NAME##_1(const lc_wgrad_run *r, const wgrad_part *p,         \
+                                               int64_t c)                                          \
+    {                                                                                              \
+        wgrad_lanes_part(NC, FULL, 1, r, p, c);                                                    \
+    }                                                                                              \
+    WGRAD_NOINLINE void wgrad_lanes_##NAME##_2(const lc_wgrad_run *r, const wgrad_part *p,         \
+                                               int64_t c)                                          \
+    {                                                                                              \
+        wgrad_lanes_part(NC, FULL, 2, r, p, c);                                                    \
+    }                                                                                              \
+    WGRAD_NOINLINE void wgrad_lanes_##NAME##_3(const lc_wgrad_run *r, const wgrad_part *p,         \
+                                               int64_t c)                                          \
+    {                                                                                              \
+        wgrad_lanes_part(NC, FULL, 3, r, p, c);                                                    \
+    }                                                                                              \
+    WGRAD_NOINLINE void wgrad_lanes_##NAME##_row(const lc_wgrad_run *r, const wgrad_part *p,       \
+                                                 int64_t c)                                        \
+    {                                                                                              \
+        wgrad_lanes3(NC, FULL, r, p, c);                                                           \
+    }                                                                                              \
+    static wgrad_lanes_fn *const wgrad_lanes_##NAME[4] = {                                         \
+        wgrad_lanes_##NAME##_row, wgrad_lanes_##NAME##_1, wgrad_lanes_##NAME##_2,                  \
+        wgrad_lanes_##NAME##_3};
 
 WGRAD_LANES(one, 1, false)
 WGRAD_LANES(two, 2, false)

@@ -64,7 +64,7 @@ typedef struct lc_wgrad_kernels {
     lc_wgrad_run_fn lanes;
     lc_winograd_fn tiles; /* A dy A^T: dy in place of x, no padding */
     lc_wgrad_product_fn product;
-    lc_wgrad_taps_fn taps; /* G^T m G */
+    lc_wgrad_taps_fn taps;                               /* G^T m G */
     const char *dense_name, *lanes_name, *winograd_name; /* for profiles */
 } lc_wgrad_kernels;
 

@@ -37,8 +37,8 @@ WGRAD_INLINE void wgrad_tile(const lc_winograd_run *r, const float *y, int64_t r
         lc_v d[4], c[6];
         WGRAD_UNROLL
         for (int i = 0; i < 4; i++)
-            d[i] = i < rows && j < columns ? lc_v_loadu(y + i * r->x_row + j * LC_VLEN)
-                                           : lc_v_zero();
+            d[i] =
+                i < rows && j < columns ? lc_v_loadu(y + i * r->x_row + j * LC_VLEN) : lc_v_zero();
         wgrad_tile6(d, c);
         WGRAD_UNROLL
         for (int i = 0; i < 6; i++)
@@ -75,11 +75,8 @@ static void wgrad_tiles(const lc_winograd_run *r)
 
 static void wgrad_product(const lc_wgrad_product *p)
 {
-    const lc_wgrad_run r = {.stride = {1, 1},
-                            .x_col = LC_VLEN,
-                            .dy_vec = p->w_vec,
-                            .images = 1,
-                            .nv = p->nv};
+    const lc_wgrad_run r = {
+        .stride = {1, 1}, .x_col = LC_VLEN, .dy_vec = p->w_vec, .images = 1, .nv = p->nv};
     wgrad_part part = {.dy = p->w, .rows = 1, .columns = p->tiles, .sums = p->m};
     for (int64_t b = 0; b < p->blocks; b++)
         for (int c = 0; c < LC_VLEN;) {

@@ -78,9 +78,9 @@ static lc_status infer(const void *attr, int n_in, const lc_desc *in, int *n_out
         return lc_fail(LC_ERR_VALUE, "conv2d_weight_grad: groups = %lld does not divide channels",
                        (long long)a->groups);
     *n_out = 1;
-    LC_TRY(lc_desc_init(&out[0], LC_F32, 4,
-                        (int64_t[]){in[0].dim[1], in[1].dim[1] / a->groups, a->kernel[0],
-                                    a->kernel[1]}));
+    LC_TRY(lc_desc_init(
+        &out[0], LC_F32, 4,
+        (int64_t[]){in[0].dim[1], in[1].dim[1] / a->groups, a->kernel[0], a->kernel[1]}));
     /* dy has to be what the convolution gives. */
     lc_conv2d_attr forward = *a;
     lc_desc y, conv_in[2] = {in[1], out[0]};
@@ -155,9 +155,8 @@ static void find_bands(wgrad_prep *p)
     p->rows = ceil_div(p->oh, p->row_bands);
     p->row_bands = ceil_div(p->oh, p->rows);
     const int64_t pixels = p->rows * p->columns;
-    p->images = p->row_bands * p->column_bands > 1
-                    ? 1
-                    : max64(1, (BAND_PIXELS + pixels / 2) / pixels);
+    p->images =
+        p->row_bands * p->column_bands > 1 ? 1 : max64(1, (BAND_PIXELS + pixels / 2) / pixels);
     p->image_bands = ceil_div(p->n, p->images);
     p->bands = p->image_bands * p->row_bands * p->column_bands;
 }
@@ -181,8 +180,8 @@ static void find_tiles(wgrad_prep *p, int threads, int block)
     const int64_t units = f->groups * p->chunks, want = threads == 1 ? 1 : 4 * (int64_t)threads;
     while (units * p->oc_tiles * p->ic_tiles < want &&
            (p->ic_tiles < f->ib || p->oc_tiles * LC_WGRAD_MAX_NV < f->ob)) {
-        if (p->ic_tiles < f->ib && (f->ib / p->ic_tiles >= f->ob / p->oc_tiles ||
-                                    p->oc_tiles * LC_WGRAD_MAX_NV >= f->ob))
+        if (p->ic_tiles < f->ib &&
+            (f->ib / p->ic_tiles >= f->ob / p->oc_tiles || p->oc_tiles * LC_WGRAD_MAX_NV >= f->ob))
             p->ic_tiles = min64(f->ib, p->ic_tiles * 2);
         else
             p->oc_tiles = min64(ceil_div(f->ob, LC_WGRAD_MAX_NV), p->oc_tiles * 2);
@@ -197,8 +196,7 @@ static void find_chunks(wgrad_prep *p, int block)
     const lc_conv_form *f = &p->form;
     const int64_t some = TILE_WINOGRAD; /* channels: items of a usual size */
     const int64_t items = f->groups * ceil_div(f->ob * block, some) * ceil_div(f->ib * f->cb, some);
-    const int64_t sums =
-        max64(1, f->groups * f->ob * f->ib * p->pair * (int64_t)sizeof(float));
+    const int64_t sums = max64(1, f->groups * f->ob * f->ib * p->pair * (int64_t)sizeof(float));
     p->chunks = min64(ceil_div(MIN_ITEMS, items), max64(1, CHUNK_BYTES / sums));
     p->chunks = max64(1, min64(p->chunks, p->bands));
 }
@@ -259,8 +257,8 @@ static int64_t find_scratch(wgrad_prep *p, int block)
         p->w_at = p->v_at + LC_WINOGRAD_POSITIONS * p->v_pos;
         p->m_at = p->w_at + LC_WINOGRAD_POSITIONS * p->w_pos;
         const int64_t panels = p->oc_most; /* at most */
-        at = p->m_at + LC_WINOGRAD_POSITIONS *
-                           (p->oc_most * p->ic_most * block * block + panels * SKEW);
+        at = p->m_at +
+             LC_WINOGRAD_POSITIONS * (p->oc_most * p->ic_most * block * block + panels * SKEW);
     } else if (p->plain) {
         p->copy_at = at;
         at += p->images * p->form.ib * reach(p->rows, r->stride[0], r->kh, r->dilation[0]) *
@@ -269,7 +267,7 @@ static int64_t find_scratch(wgrad_prep *p, int block)
     return at;
 }
 
-static lc_status prepare(lc_step *step)
+lc_status lc_conv_weight_grad_prepare(lc_step *step, lc_conv_algorithm algorithm)
 {
     const lc_conv2d_attr *a = step->attr;
     const lc_desc *dy = &step->in[0], *x = &step->in[1];
@@ -286,7 +284,7 @@ static lc_status prepare(lc_step *step)
                                .y = dy->layout,
                                .block = block};
     p->form = lc_conv_form_get(&p->shape);
-    p->winograd = lc_conv_choose_weight_grad(a, step->in, NULL) == LC_CONV_WINOGRAD;
+    p->winograd = algorithm == LC_CONV_WINOGRAD;
     p->plain = x->layout.block == 1;
     fill_run(a, dy, x, p, block);
     p->pair = p->taps * p->form.cb * block;
@@ -307,6 +305,12 @@ static lc_status prepare(lc_step *step)
                       : p->form.lanes ? k->lanes_name
                                       : k->dense_name;
     return LC_OK;
+}
+
+static lc_status prepare(lc_step *step)
+{
+    return lc_conv_weight_grad_prepare(step,
+                                       lc_conv_choose_weight_grad(step->attr, step->in, NULL));
 }
 
 /* --- the run */
@@ -498,8 +502,8 @@ static void sum_winograd(const lc_step *step, const lc_bind *bind, const tile *t
         nv = panel_blocks(p, t->o1 - o);
         const int64_t m_pos = in * nv * block + SKEW, vectors = block * nv;
         for (int64_t i = t->i0; i < t->i1; i++)
-            k->taps(panel + (i - t->i0) * vectors * block, m_pos,
-                    sums + sums_at(p, t, o, nv, i), vectors * block, vectors, p->run.block);
+            k->taps(panel + (i - t->i0) * vectors * block, m_pos, sums + sums_at(p, t, o, nv, i),
+                    vectors * block, vectors, p->run.block);
         panel += LC_WINOGRAD_POSITIONS * m_pos;
     }
 }

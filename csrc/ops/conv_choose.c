@@ -76,6 +76,10 @@ lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, 
     conv_layer l = {attr, &in[0], &in[1], 0, 0};
     l.oh = in[0].dim[2] + attr->pad[0] + attr->pad[1] - 2; /* of a 3x3 one with stride 1 */
     l.ow = in[0].dim[3] + attr->pad[2] + attr->pad[3] - 2;
+    if (attr->flags & LC_CONV_TRANSPOSED) {
+        l.oh = attr->out[0];
+        l.ow = attr->out[1];
+    }
     const char *reason = NULL;
     for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++) {
         const char *no = algorithms[i].refuses(&l);
