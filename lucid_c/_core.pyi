@@ -9,6 +9,7 @@ Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
 class Tensor:
     requires_grad: bool
+    grad: Any
     def __new__(cls, data: Any) -> Self: ...
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -63,23 +63,20 @@ static void release_capsule(PyObject *capsule)
     lc_storage_release(PyCapsule_GetPointer(capsule, NULL));
 }
 
-PyObject *lcpy_param_array(lc_param *p)
+PyObject *lcpy_storage_array(lc_storage *storage, const lc_desc *d, int writable)
 {
-    lc_storage *storage;
-    if (lcpy_check(lc_param_storage(p, &storage)))
-        return NULL;
     PyObject *capsule = PyCapsule_New(storage, NULL, release_capsule);
     if (!capsule) {
         lc_storage_release(storage);
         return NULL;
     }
-    const lc_desc *d = lc_param_desc(p);
     npy_intp dim[LC_MAX_RANK];
     for (int i = 0; i < d->rank; i++)
         dim[i] = (npy_intp)d->dim[i];
+    int flags = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | (writable ? NPY_ARRAY_WRITEABLE : 0);
     PyObject *array =
         PyArray_New(&PyArray_Type, d->rank, dim, d->dtype == LC_I64 ? NPY_INT64 : NPY_FLOAT, NULL,
-                    lc_storage_data(storage), 0, NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, NULL);
+                    lc_storage_data(storage), 0, flags, NULL);
     if (!array || PyArray_SetBaseObject((PyArrayObject *)array, capsule) < 0) {
         if (!array)
             Py_DECREF(capsule);
@@ -87,6 +84,14 @@ PyObject *lcpy_param_array(lc_param *p)
         return NULL;
     }
     return array;
+}
+
+PyObject *lcpy_param_array(lc_param *p)
+{
+    lc_storage *storage;
+    if (lcpy_check(lc_param_storage(p, &storage)))
+        return NULL;
+    return lcpy_storage_array(storage, lc_param_desc(p), 0);
 }
 
 PyObject *lcpy_shape_tuple(const lc_desc *d)

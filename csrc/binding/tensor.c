@@ -1,5 +1,7 @@
 /* The tensor type: contents, a recorded value, or a parameter. What users call is added by the
  * Python subclass. */
+#include <string.h>
+
 #include "binding/core.h"
 
 int lcpy_is_tensor(PyObject *obj)
@@ -193,6 +195,75 @@ static int tensor_set_requires_grad(PyObject *self, PyObject *value, void *unuse
     return 0;
 }
 
+static PyObject *tensor_get_grad(PyObject *self, void *unused)
+{
+    (void)unused;
+    lc_param *p = ((lcpy_tensor *)self)->param;
+    lc_storage *grad = p ? lc_param_grad(p) : NULL;
+    if (!grad)
+        Py_RETURN_NONE;
+    PyObject *array = lcpy_storage_array(grad, lc_param_desc(p), 1);
+    return array ? lcpy_tensor_from_array(array) : NULL;
+}
+
+/* A copy of the numbers of a float32 tensor or array of the parameter's shape. */
+static lc_storage *grad_storage(const lc_desc *d, PyObject *value)
+{
+    PyObject *array = NULL;
+    if (lcpy_is_tensor(value))
+        array = lcpy_tensor_array((lcpy_tensor *)value);
+    else if (PyArray_Check(value))
+        array = Py_NewRef(value);
+    else
+        PyErr_Format(PyExc_TypeError, "grad must be a tensor, an array or None, not %R",
+                     (PyObject *)Py_TYPE(value));
+    if (!array)
+        return NULL;
+    PyArrayObject *plain = NULL;
+    lc_storage *storage = NULL;
+    lc_desc given;
+    if (PyArray_TYPE((PyArrayObject *)array) != NPY_FLOAT) {
+        PyErr_Format(PyExc_TypeError, "grad must be float32, not %S",
+                     (PyObject *)PyArray_DESCR((PyArrayObject *)array));
+        goto done;
+    }
+    if (lcpy_desc_of((PyArrayObject *)array, &given))
+        goto done;
+    if (!lc_desc_same_shape(&given, d)) {
+        char a[LC_SHAPE_TEXT], b[LC_SHAPE_TEXT];
+        PyErr_Format(PyExc_ValueError, "a parameter of shape %s cannot have a gradient of shape %s",
+                     lc_shape_text(d, a), lc_shape_text(&given, b));
+        goto done;
+    }
+    plain = lcpy_float_array(array, "grad");
+    if (plain && lcpy_check(lc_storage_create(lc_desc_bytes(d), &storage)) == 0)
+        memcpy(lc_storage_data(storage), PyArray_DATA(plain), lc_desc_bytes(d));
+done:
+    Py_XDECREF((PyObject *)plain);
+    Py_DECREF(array);
+    return storage;
+}
+
+static int tensor_set_grad(PyObject *self, PyObject *value, void *unused)
+{
+    (void)unused;
+    lc_param *p = ((lcpy_tensor *)self)->param;
+    lc_storage *storage = NULL;
+    if (value && value != Py_None) {
+        if (!p) {
+            PyErr_SetString(PyExc_RuntimeError, "only the grad of a parameter can be set");
+            return -1;
+        }
+        storage = grad_storage(lc_param_desc(p), value);
+        if (!storage)
+            return -1;
+    }
+    if (p)
+        lc_param_set_grad(p, storage);
+    lc_storage_release(storage);
+    return 0;
+}
+
 /* A number that is equal for two wrappers of one parameter, and an identity for everything else. */
 static PyObject *tensor_key(PyObject *self, PyObject *unused)
 {
@@ -263,6 +334,11 @@ static PyGetSetDef tensor_getset[] = {
      "Whether the numbers are float32; nothing is run to find out.", NULL},
     {"requires_grad", tensor_get_requires_grad, tensor_set_requires_grad,
      "Whether the tensor is trained.", NULL},
+    {"grad", tensor_get_grad, tensor_set_grad,
+     "The gradient of a parameter, or None. Reading gives a tensor of the gradient's own memory;\n"
+     "one that was read before an accumulation keeps its numbers. Setting copies the numbers of a\n"
+     "float32 tensor or array of the parameter's shape (TypeError, ValueError); None removes it.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -36,11 +36,15 @@ static lc_status count_uses(const lc_ir *ir, uses *u)
     return LC_OK;
 }
 
-/* The node that alone feeds value v and whose op is `op`; NULL otherwise. */
-static lc_ir_node *sole_producer(lc_ir *ir, const uses *u, lc_value v, const lc_op *op)
+/* The node whose result v feeds node i alone, if its op is `op` and it is of the same part (forward
+ * or backward); NULL otherwise. */
+static lc_ir_node *sole_producer(lc_ir *ir, const uses *u, int i, lc_value v, const lc_op *op)
 {
     int p = u->producer[v];
-    return p >= 0 && u->consumers[v] == 1 && ir->nodes[p].op == op ? &ir->nodes[p] : NULL;
+    return p >= 0 && u->consumers[v] == 1 && ir->nodes[p].op == op &&
+                   ir->nodes[p].part == ir->nodes[i].part
+               ? &ir->nodes[p]
+               : NULL;
 }
 
 static bool is_param(const lc_ir *ir, lc_value v)
@@ -73,7 +77,7 @@ static lc_status fold_batch_norm(lc_ir *ir, uses *u, int i)
         return LC_OK;
     lc_value in[MAX_CONV_IN];
     const lc_value *bn_in = lc_ir_in(ir, bn);
-    lc_ir_node *conv = sole_producer(ir, u, bn_in[0], &lc_op_conv2d);
+    lc_ir_node *conv = sole_producer(ir, u, i, bn_in[0], &lc_op_conv2d);
     if (!conv || ir->values[bn_in[0]].desc.rank != 4)
         return LC_OK;
     lc_conv2d_attr *conv_attr = (lc_conv2d_attr *)conv->attr;
@@ -105,7 +109,7 @@ static lc_status fuse_add(lc_ir *ir, uses *u, int i)
     lc_ir_node *conv = NULL;
     lc_value residual = LC_NONE;
     for (int k = 0; k < 2; k++) {
-        lc_ir_node *c = sole_producer(ir, u, k ? b : a, &lc_op_conv2d);
+        lc_ir_node *c = sole_producer(ir, u, i, k ? b : a, &lc_op_conv2d);
         if (c && !(((lc_conv2d_attr *)c->attr)->flags & (LC_CONV_ADD | LC_CONV_RELU)) && c > conv) {
             conv = c;
             residual = k ? a : b;
@@ -129,11 +133,11 @@ static lc_status fuse_relu(lc_ir *ir, uses *u, int i)
         return LC_OK;
     lc_value x = lc_ir_in(ir, relu)[0];
     lc_ir_node *p;
-    if ((p = sole_producer(ir, u, x, &lc_op_conv2d))) {
+    if ((p = sole_producer(ir, u, i, x, &lc_op_conv2d))) {
         ((lc_conv2d_attr *)p->attr)->flags |= LC_CONV_RELU; /* relu(relu(x)) == relu(x) */
-    } else if ((p = sole_producer(ir, u, x, &lc_op_batch_norm))) {
+    } else if ((p = sole_producer(ir, u, i, x, &lc_op_batch_norm))) {
         ((lc_batch_norm_attr *)p->attr)->relu = 1;
-    } else if ((p = sole_producer(ir, u, x, &lc_op_binary)) &&
+    } else if ((p = sole_producer(ir, u, i, x, &lc_op_binary)) &&
                ((lc_binary_attr *)p->attr)->kind == LC_BINARY_ADD) {
         ((lc_binary_attr *)p->attr)->relu = 1;
     } else {
@@ -177,14 +181,39 @@ static lc_status pass_fuse_relu(lc_ir *ir, const lc_kernels *kernels)
     return for_each_node(ir, fuse_relu);
 }
 
-/* Wanted values that no step of their own would write (inputs, parameters, values wanted twice) get
- * a copy. */
+/* Which values may be written straight into the memory of an output: those that a node makes, in
+ * the part whose outputs they are, and that backward does not read when they are in the user's
+ * hands (also through views). */
+static void find_ownable(const lc_ir *ir, bool *later, bool *ownable[2])
+{
+    for (int i = ir->n_nodes - 1; i >= 0; i--) {
+        const lc_ir_node *n = &ir->nodes[i];
+        for (int k = 0; k < n->n_in; k++)
+            if (n->part || (n->op->is_view && later[lc_ir_out(ir, n)[0]]))
+                later[lc_ir_in(ir, n)[k]] = true;
+    }
+    for (int i = 0; i < ir->n_nodes; i++)
+        for (int o = 0; o < ir->nodes[i].n_out; o++) {
+            lc_value v = lc_ir_out(ir, &ir->nodes[i])[o];
+            ownable[ir->nodes[i].part][v] = ir->nodes[i].part == 1 || !later[v];
+        }
+}
+
+/* Outputs that no step of their own would write (inputs, parameters, values wanted twice), and
+ * those that backward reads after they are in the user's hands, get a copy. */
 static lc_status pass_own_outputs(lc_ir *ir, const lc_kernels *kernels)
 {
     (void)kernels;
+    lc_status status = LC_OK;
+    size_t n_values = (size_t)ir->n_values;
+    bool *later = lc_alloc_zero(3 * n_values + 1);
+    if (!later)
+        return LC_ERR_MEMORY;
+    bool *ownable[2] = {later + n_values, later + 2 * n_values};
+    find_ownable(ir, later, ownable);
     for (int i = 0; i < ir->n_outs; i++) {
         lc_value v = ir->outs[i];
-        bool own = ir->values[v].kind == LC_VALUE_NODE;
+        bool own = ir->values[v].kind == LC_VALUE_NODE && ownable[i >= ir->n_forward][v];
         for (int k = 0; k < i; k++)
             own &= ir->outs[k] != v;
         if (own)
@@ -195,11 +224,15 @@ static lc_status pass_own_outputs(lc_ir *ir, const lc_kernels *kernels)
         memcpy(attr.dim, ir->values[v].desc.dim, sizeof attr.dim);
         int n_out;
         lc_value copy[LC_MAX_OUT];
-        LC_TRY(lc_ir_infer(ir, &lc_op_reshape, &attr, 1, &v, ir->n_nodes, &n_out, copy));
-        LC_TRY(lc_ir_add_node(ir, &lc_op_reshape, &attr, 1, &v, 1, copy));
+        LC_TRY_GOTO(lc_ir_infer(ir, &lc_op_reshape, &attr, 1, &v, ir->n_nodes, &n_out, copy), done);
+        LC_TRY_GOTO(lc_ir_add_node(ir, &lc_op_reshape, &attr, 1, &v, 1, copy), done);
+        ir->nodes[ir->n_nodes - 1].part = i >= ir->n_forward;
         ir->outs[i] = copy[0];
     }
-    return LC_OK;
+    status = lc_ir_sort_parts(ir);
+done:
+    lc_free(later);
+    return status;
 }
 
 /* Weights that a node wants packed become the output of a node of their own, put right before it.
@@ -247,14 +280,12 @@ static lc_status pass_pack(lc_ir *ir, const lc_kernels *kernels)
         lc_value outs[LC_MAX_OUT];
         memcpy(outs, lc_ir_out(ir, n), (size_t)n->n_out * sizeof *outs);
         if (pack) {
+            ir->nodes[ir->n_nodes - 1].part = n->part;
             LC_TRY_GOTO(lc_ir_add_node(ir, n->op, n->attr, n_in, args, n->n_out, outs), done);
+            ir->nodes[ir->n_nodes - 1].part = n->part;
         } else { /* its argument lists stay where they are */
             LC_TRY_GOTO(lc_ir_add_node(ir, n->op, n->attr, 0, NULL, 0, NULL), done);
-            lc_ir_node *same = &ir->nodes[ir->n_nodes - 1];
-            same->n_in = n->n_in;
-            same->n_out = n->n_out;
-            same->in = n->in;
-            same->out = n->out;
+            ir->nodes[ir->n_nodes - 1] = *n;
         }
     }
 done:
@@ -266,8 +297,8 @@ const lc_pass lc_passes[] = {
     {"fold_batch_norm", pass_fold_batch_norm},
     {"fuse_add", pass_fuse_add},
     {"fuse_relu", pass_fuse_relu},
-    {"own_outputs", pass_own_outputs},
     {"layout", lc_pass_layout},
+    {"own_outputs", pass_own_outputs},
     {"pack", pass_pack},
     {NULL, NULL},
 };

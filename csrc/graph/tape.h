@@ -15,8 +15,8 @@
 typedef struct lc_tape lc_tape; /* counted; any thread may release, one at a time may run */
 
 /* As lc_graph_run. *out is NULL if no wanted output depends on anything that requires a gradient:
- * then this is lc_graph_run. The graph keeps nothing of the tape; the memory of inputs must stay
- * valid and unchanged until the tape is released or has run backward. */
+ * then this is lc_graph_run. The graph keeps nothing of the tape, which holds the parameters'
+ * contents of this moment; the memory of inputs is the caller's (see lc_tape_input_count). */
 lc_status lc_graph_run_kept(lc_graph *g, int n, const lc_value *outs, void *const *data,
                             const lc_run_options *options, lc_tape **out);
 lc_tape *lc_tape_retain(lc_tape *t);
@@ -31,12 +31,20 @@ typedef struct lc_tape_leaf {
 } lc_tape_leaf;
 int lc_tape_leaf_count(const lc_tape *t);
 lc_tape_leaf lc_tape_leaf_at(const lc_tape *t, int i);
-bool lc_tape_reaches(const lc_tape *t, int out); /* does output i depend on a leaf? */
+int lc_tape_output_count(const lc_tape *t);
+const lc_desc *lc_tape_output_desc(const lc_tape *t, int i); /* plain */
+bool lc_tape_reaches(const lc_tape *t, int out);             /* does output i depend on a leaf? */
+
+/* The inputs whose contents backward reads: they must stay valid and unchanged at `*data`, which
+ * may be set to a copy, until the tape is released or has run backward. */
+int lc_tape_input_count(const lc_tape *t);
+lc_value lc_tape_input_at(const lc_tape *t, int i, const void ***data);
 
 /* dy[i]: gradient of wanted output i, plain, of its desc; NULL: zero. dx[i]: memory for leaf i's
- * gradient (plain), which is overwritten. Releases the arena unless `keep`; a second call is then
- * LC_ERR_RUNTIME, as is a parameter whose stamp has changed since forward (the message names it by
- * position and shape). On failure dx[] is undefined, and the tape may be run again. */
+ * gradient (plain), which is overwritten. Gives up what was kept unless `keep`; a later call is
+ * then LC_ERR_RUNTIME. So is a parameter that backward reads and whose stamp has changed since
+ * forward (the message names it by shape); then the tape stays as it was. On other failures dx[] is
+ * undefined, and what was kept is given up all the same unless `keep`. */
 lc_status lc_tape_backward(lc_tape *t, const void *const *dy, void *const *dx, bool keep,
                            const lc_run_options *options);
 

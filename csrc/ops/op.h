@@ -96,12 +96,17 @@ typedef struct lc_backward {
                    */
 } lc_backward;
 
-enum {                    /* lc_op.flags */
-       LC_OP_INPLACE = 1, /* output 0 may be input 0's memory if the descs are equal (same index
-                             read, then written) */
-       LC_OP_KEEPS_LAYOUT = 2, /* layout of output 0 = layout of input 0 (elementwise, pooling) */
-       LC_OP_CPU_ONLY_MOVE = 4 /* moves or renames data, computes nothing (reshape, reorder): for
-                                  FLOP counts and profiles */
+enum { /* lc_op.flags */
+       /* output 0 may be input 0's memory if the descs are equal (same index read, then written) */
+       LC_OP_INPLACE = 1,
+       /* layout of output 0 = layout of input 0 (elementwise, pooling) */
+       LC_OP_KEEPS_LAYOUT = 2,
+       /* moves or renames data, computes nothing (reshape, reorder): for FLOP counts and profiles */
+       LC_OP_CPU_ONLY_MOVE = 4,
+       /* elementwise and cheap: backward computes it again rather than keep its result */
+       LC_OP_CHEAP = 8,
+       /* its results are small against its inputs: kept even where a block is computed again */
+       LC_OP_STATISTICS = 16
 };
 
 struct lc_op {

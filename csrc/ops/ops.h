@@ -75,6 +75,10 @@ enum {
     LC_UNARY_NEG,
     LC_UNARY_ABS,
     LC_UNARY_TANH,
+    /* for gradients */
+    LC_UNARY_SCALE_SHIFT, /* x * lo + hi */
+    LC_UNARY_SIGN,        /* -1, 0, 1 */
+    LC_UNARY_INSIDE,      /* 1 where lo <= x <= hi, else 0 */
     LC_UNARY_COUNT
 };
 typedef struct lc_unary_attr {
@@ -92,6 +96,7 @@ enum {
     LC_BINARY_MAXIMUM,
     LC_BINARY_MINIMUM,
     LC_BINARY_POW,
+    LC_BINARY_MASK, /* a where b > 0, else 0: relu_grad(dy, y), the gradient of a ReLU */
     LC_BINARY_COUNT
 };
 typedef struct lc_binary_attr {
