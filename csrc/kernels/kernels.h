@@ -11,6 +11,7 @@
 #include "kernels/conv_kernels.h"
 #include "kernels/grad_kernels.h"
 #include "kernels/vec_kernels.h"
+#include "kernels/wgrad_kernels.h"
 #include "kernels/winograd_kernels.h"
 
 typedef struct lc_kernels {
@@ -20,6 +21,7 @@ typedef struct lc_kernels {
     lc_vec_kernels vec;
     lc_grad_kernels grad;
     lc_winograd_kernels winograd;
+    lc_wgrad_kernels wgrad;
 } lc_kernels;
 
 /* The table for lc_cpu_get()->isa. Filled on first use, then constant. */
