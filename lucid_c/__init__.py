@@ -26,7 +26,7 @@ from ._tensor import Tensor, from_dlpack, from_numpy, tensor
 from .models import create_model, list_models
 
 if TYPE_CHECKING:
-    from . import checkpoints, imagenet, transforms
+    from . import checkpoints, imagenet, optim, transforms
     from .checkpoints import load, save
 
 __version__ = "0.1.0"
@@ -46,6 +46,7 @@ __all__ = [
     "models",
     "nn",
     "ops",
+    "optim",
     "random",
     "save",
     "set_num_threads",
@@ -74,7 +75,7 @@ def __getattr__(name: str) -> Any:
     """Import on first use what most programs do not need."""
     from importlib import import_module
 
-    if name in ("checkpoints", "imagenet", "transforms"):
+    if name in ("checkpoints", "imagenet", "optim", "transforms"):
         return import_module(f"{__name__}.{name}")
     if name in ("load", "save"):
         return getattr(import_module(f"{__name__}.checkpoints"), name)

@@ -125,6 +125,7 @@ extern PyMethodDef lcpy_functional_methods[]; /* functional.c */
 extern PyMethodDef lcpy_layer_methods[];      /* layers.c: constructors of layers */
 extern PyMethodDef lcpy_model_methods[];      /* models.c */
 extern PyMethodDef lcpy_config_methods[];     /* config.c */
+extern PyMethodDef lcpy_train_methods[];      /* train.c */
 
 /* Integers out of a Python int or sequence: exactly n numbers; an int stands for n equal ones. -1
  * with an exception that names `what`. */

@@ -14,12 +14,14 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
     lc_conv_kernels_fill__scalar(&table->conv);
     lc_vec_kernels_fill__scalar(&table->vec);
     lc_winograd_kernels_fill__scalar(&table->winograd);
+    lc_train_kernels_fill__scalar(&table->train);
 #ifndef LC_NO_AVX2
     if (isa == LC_ISA_AVX2) {
         table->isa = LC_ISA_AVX2;
         lc_conv_kernels_fill__avx2(&table->conv);
         lc_vec_kernels_fill__avx2(&table->vec);
         lc_winograd_kernels_fill__avx2(&table->winograd);
+        lc_train_kernels_fill__avx2(&table->train);
     }
 #endif
 #ifndef LC_NO_AVX512
@@ -30,6 +32,7 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
         lc_conv_kernels_fill__avx512(&table->conv);
         lc_vec_kernels_fill__avx512(&table->vec);
         lc_winograd_kernels_fill__avx512(&table->winograd);
+        lc_train_kernels_fill__avx512(&table->train);
     }
 #endif
     (void)isa;
