@@ -28,7 +28,7 @@ from .autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .models import create_model, list_models
 
 if TYPE_CHECKING:
-    from . import checkpoints, imagenet, transforms
+    from . import checkpoints, imagenet, optim, transforms
     from .checkpoints import load, save
 
 __version__ = "0.1.0"
@@ -52,6 +52,7 @@ __all__ = [
     "nn",
     "no_grad",
     "ops",
+    "optim",
     "random",
     "save",
     "set_grad_enabled",
@@ -82,7 +83,7 @@ def __getattr__(name: str) -> Any:
     """Import on first use what most programs do not need."""
     from importlib import import_module
 
-    if name in ("checkpoints", "imagenet", "transforms"):
+    if name in ("checkpoints", "imagenet", "optim", "transforms"):
         return import_module(f"{__name__}.{name}")
     if name in ("load", "save"):
         return getattr(import_module(f"{__name__}.checkpoints"), name)

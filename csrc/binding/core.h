@@ -162,6 +162,7 @@ extern PyMethodDef lcpy_layer_methods[];      /* layers.c: constructors of layer
 extern PyMethodDef lcpy_model_methods[];      /* models.c */
 extern PyMethodDef lcpy_config_methods[];     /* config.c */
 extern PyMethodDef lcpy_autograd_methods[];   /* autograd.c */
+extern PyMethodDef lcpy_train_methods[];      /* train.c */
 
 /* Integers out of a Python int or sequence: exactly n numbers; an int stands for n equal ones. -1
  * with an exception that names `what`. */

@@ -10,6 +10,7 @@
 #include "base/cpu.h"
 #include "kernels/conv_kernels.h"
 #include "kernels/grad_kernels.h"
+#include "kernels/train_kernels.h"
 #include "kernels/vec_kernels.h"
 #include "kernels/wgrad_kernels.h"
 #include "kernels/winograd_kernels.h"
@@ -22,6 +23,7 @@ typedef struct lc_kernels {
     lc_grad_kernels grad;
     lc_winograd_kernels winograd;
     lc_wgrad_kernels wgrad;
+    lc_train_kernels train;
 } lc_kernels;
 
 /* The table for lc_cpu_get()->isa. Filled on first use, then constant. */
