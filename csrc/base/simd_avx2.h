@@ -202,6 +202,18 @@ static inline __attribute__((always_inline)) void lc_v_fma_pair(lc_v *a, lc_v *b
             : "m"(*x), "x"(v), "x"(w));
 }
 
+static inline __attribute__((always_inline)) void
+lc_v_fma_triple(lc_v *a, lc_v *b, lc_v *c, const float *x, lc_v u, lc_v v, lc_v w)
+{
+    lc_v t;
+    __asm__("vbroadcastss %4, %3\n\t"
+            "vfmadd231ps %5, %3, %0\n\t"
+            "vfmadd231ps %6, %3, %1\n\t"
+            "vfmadd231ps %7, %3, %2"
+            : "+x"(*a), "+x"(*b), "+x"(*c), "=&x"(t)
+            : "m"(*x), "x"(u), "x"(v), "x"(w));
+}
+
 static inline __attribute__((always_inline)) void lc_v_fma_one(lc_v *a, const float *x, lc_v w)
 {
     lc_v t;

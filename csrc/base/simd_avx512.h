@@ -191,6 +191,15 @@ static inline __attribute__((always_inline)) void lc_v_fma_pair(lc_v *a, lc_v *b
     *b = lc_v_fma(t, w, *b);
 }
 
+static inline __attribute__((always_inline)) void
+lc_v_fma_triple(lc_v *a, lc_v *b, lc_v *c, const float *x, lc_v u, lc_v v, lc_v w)
+{
+    lc_v t = lc_v_broadcast(x);
+    *a = lc_v_fma(t, u, *a);
+    *b = lc_v_fma(t, v, *b);
+    *c = lc_v_fma(t, w, *c);
+}
+
 static inline __attribute__((always_inline)) void lc_v_fma_one(lc_v *a, const float *x, lc_v w)
 {
     *a = lc_v_fma(lc_v_broadcast(x), w, *a);

@@ -10,7 +10,9 @@
 #include "base/cpu.h"
 #include "kernels/conv_kernels.h"
 #include "kernels/grad_kernels.h"
+#include "kernels/train_kernels.h"
 #include "kernels/vec_kernels.h"
+#include "kernels/wgrad_kernels.h"
 #include "kernels/winograd_kernels.h"
 
 typedef struct lc_kernels {
@@ -20,6 +22,8 @@ typedef struct lc_kernels {
     lc_vec_kernels vec;
     lc_grad_kernels grad;
     lc_winograd_kernels winograd;
+    lc_wgrad_kernels wgrad;
+    lc_train_kernels train;
 } lc_kernels;
 
 /* The table for lc_cpu_get()->isa. Filled on first use, then constant. */

@@ -62,11 +62,17 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
 
 /* --- the packing op */
 
+static bool transposed(const lc_conv_pack_attr *a)
+{
+    return (a->flags & LC_CONV_TRANSPOSED) != 0;
+}
+
 static bool attr_shape(const lc_conv_pack_attr *a, const lc_desc *w, lc_conv_shape *s)
 {
+    const int64_t ic = w->dim[1] * a->groups, oc = w->dim[0];
     *s = (lc_conv_shape){.groups = a->groups,
-                         .ic = w->dim[1] * a->groups,
-                         .oc = w->dim[0],
+                         .ic = transposed(a) ? oc : ic,
+                         .oc = transposed(a) ? ic : oc,
                          .kh = w->dim[2],
                          .kw = w->dim[3],
                          .x = a->x,
@@ -91,15 +97,25 @@ static lc_status pack_infer(const void *attr, int n_in, const lc_desc *in, int *
 typedef struct pack_prep {
     lc_conv_shape shape;
     lc_conv_form form;
+    lc_conv2d_attr conv; /* what shapes the parts */
+    int64_t parts[2];
 } pack_prep;
 
 static lc_status pack_prepare(lc_step *step)
 {
     LC_TRY(lc_step_prep(step, sizeof(pack_prep)));
     pack_prep *p = step->prep;
-    attr_shape(step->attr, &step->in[0], &p->shape);
+    const lc_conv_pack_attr *a = step->attr;
+    attr_shape(a, &step->in[0], &p->shape);
     p->form = lc_conv_form_get(&p->shape);
-    step->items[0] = p->form.groups * p->form.panels;
+    p->conv.flags = a->flags;
+    for (int i = 0; i < 2; i++) {
+        p->conv.stride[i] = a->stride[i] ? a->stride[i] : 1;
+        p->conv.dilation[i] = a->dilation[i] ? a->dilation[i] : 1;
+        p->conv.pad[2 * i] = a->pad[i];
+        p->parts[i] = lc_conv_parts(&p->conv, i, i ? p->shape.kw : p->shape.kh);
+    }
+    step->items[0] = p->parts[0] * p->parts[1] * p->form.groups * p->form.panels;
     return LC_OK;
 }
 
@@ -150,6 +166,8 @@ static void winograd_weights(const double w[9], double u[LC_WINOGRAD_POSITIONS])
 typedef struct panel_lanes {
     int64_t width; /* lanes, missing blocks included */
     int64_t oc[2 * LC_CONV_MAX_BLOCK];
+    const float *w[2 * LC_CONV_MAX_BLOCK]; /* its taps for input channel 0 of its group */
+    int64_t next;                          /* how far those for the next input channel are */
     double scale[2 * LC_CONV_MAX_BLOCK];
 } panel_lanes;
 
@@ -163,32 +181,47 @@ static int64_t input_channel(const pack_prep *p, int64_t group, int64_t b, int64
     return ic < 0 ? ic : ic - group * (p->shape.ic / p->shape.groups);
 }
 
-static void pack_direct(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
-                        float *to)
+/* Where w's taps for an output channel and input channel 0 of its group are. */
+static const float *taps_of(const pack_prep *p, const float *w, int64_t oc)
 {
-    const int64_t taps = p->shape.kh * p->shape.kw, icg = p->shape.ic / p->shape.groups;
+    const lc_conv_shape *s = &p->shape;
+    const int64_t icg = s->ic / s->groups, ocg = s->oc / s->groups;
+    const int64_t pair =
+        p->conv.flags & LC_CONV_TRANSPOSED ? oc / ocg * icg * ocg + oc % ocg : oc * icg;
+    return w + pair * s->kh * s->kw;
+}
+
+static void pack_direct(const pack_prep *p, int64_t group, const panel_lanes *l,
+                        const lc_conv_axis axis[2], float *to)
+{
     for (int64_t b = 0; b < p->form.ib; b++)
-        for (int64_t t = 0; t < taps; t++)
+        for (int64_t t = 0; t < axis[0].taps * axis[1].taps; t++) {
+            const int64_t kh = axis[0].tap + t / axis[1].taps * axis[0].tap_step;
+            const int64_t tap =
+                kh * p->shape.kw + axis[1].tap + t % axis[1].taps * axis[1].tap_step;
             for (int64_t c = 0; c < p->form.cb; c++, to += l->width) {
                 const int64_t ic = input_channel(p, group, b, c);
                 for (int64_t i = 0; i < l->width; i++)
                     to[i] = l->oc[i] < 0 || ic < 0
                                 ? 0.0f
-                                : (float)(w[(l->oc[i] * icg + ic) * taps + t] * l->scale[i]);
+                                : (float)(l->w[i][ic * l->next + tap] * l->scale[i]);
             }
+        }
 }
 
-static void pack_winograd(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
-                          float *to)
+static void pack_winograd(const pack_prep *p, int64_t group, const panel_lanes *l, float *to)
 {
-    const int64_t icg = p->shape.ic / p->shape.groups, channels = p->form.ib * p->form.cb;
+    const int64_t channels = p->form.ib * p->form.cb;
+    const bool turn = (p->conv.flags & LC_CONV_TRANSPOSED) != 0;
     for (int64_t k = 0; k < channels; k++, to += l->width) {
         const int64_t ic = input_channel(p, group, k / p->form.cb, k % p->form.cb);
         for (int64_t i = 0; i < l->width; i++) {
             double taps[9] = {0}, u[LC_WINOGRAD_POSITIONS];
-            if (l->oc[i] >= 0 && ic >= 0)
+            if (l->oc[i] >= 0 && ic >= 0) {
+                const float *from = l->w[i] + ic * l->next;
                 for (int t = 0; t < 9; t++)
-                    taps[t] = w[(l->oc[i] * icg + ic) * 9 + t] * l->scale[i];
+                    taps[t] = from[turn ? 8 - t : t] * l->scale[i];
+            }
             winograd_weights(taps, u);
             for (int t = 0; t < LC_WINOGRAD_POSITIONS; t++)
                 to[t * channels * l->width + i] = (float)u[t];
@@ -196,9 +229,9 @@ static void pack_winograd(const pack_prep *p, const float *w, int64_t group, con
     }
 }
 
-/* One panel: the output blocks from block `first` of the group on. */
+/* One panel of a part: the output blocks from block `first` of the group on. */
 static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
-                       int64_t group, int64_t first)
+                       int64_t part, int64_t group, int64_t first)
 {
     const lc_conv_shape *s = &p->shape;
     const lc_conv_form *f = &p->form;
@@ -206,21 +239,29 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
     const int64_t there =
         (f->ob - first < 2 ? f->ob - first : 2) * s->block;  /* lanes that are in y */
     const int64_t slot = (group * f->ob + first) * s->block; /* of the first one */
-    const float *w = bind->in[0];                            /* [oc][icg][taps] */
+    const float *w = bind->in[0];
     char *blob = bind->out[0];
     float *bias = (float *)(blob + f->bias_at) + slot;
-    panel_lanes l = {.width = winograd ? 2 * s->block : there};
+    panel_lanes l = {.width = winograd ? 2 * s->block : there,
+                     .next = s->kh * s->kw * (transposed(a) ? s->oc / s->groups : 1)};
     for (int64_t i = 0; i < l.width; i++) {
         l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
         fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
         l.scale[i] = fo.scale;
-        if (i < there)
+        l.w[i] = l.oc[i] < 0 ? NULL : taps_of(p, w, l.oc[i]);
+        if (i < there && part == 0)
             bias[i] = (float)fo.shift;
     }
-    if (winograd)
-        pack_winograd(p, w, group, &l, (float *)blob + (group * f->panels * 2 + first) * f->w_ob);
-    else
-        pack_direct(p, w, group, &l, (float *)blob + (group * f->ob + first) * f->w_ob);
+    if (winograd) {
+        pack_winograd(p, group, &l, (float *)blob + (group * f->panels * 2 + first) * f->w_ob);
+        return;
+    }
+    const lc_conv_axis axis[2] = {lc_conv_axis_get(&p->conv, 0, s->kh, part / p->parts[1]),
+                                  lc_conv_axis_get(&p->conv, 1, s->kw, part % p->parts[1])};
+    const int64_t tap = f->w_ob / (s->kh * s->kw); /* floats of an output block */
+    pack_direct(p, group, &l, axis,
+                (float *)blob + lc_conv_part_at(f, s->kh, s->kw, axis) +
+                    (group * f->ob + first) * axis[0].taps * axis[1].taps * tap);
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -229,7 +270,8 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
     (void)phase;
     const pack_prep *p = step->prep;
     for (int64_t item = begin; item < end; item++)
-        pack_panel(p, step->attr, bind, item / p->form.panels, item % p->form.panels * 2);
+        pack_panel(p, step->attr, bind, item / (p->form.panels * p->form.groups),
+                   item / p->form.panels % p->form.groups, item % p->form.panels * 2);
     /* The gap between weights and biases: nothing reads it, but a blob's bytes should be a function
      * of its inputs. */
     if (begin == 0 && end > 0) {

@@ -2,6 +2,7 @@
  * layer, H, W, the block (ISA) and LUCID_C_CONV; never of N, threads or caches, nor are the bits.
  */
 #include "ops/conv_form.h"
+#include "ops/op_util.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -75,6 +76,10 @@ lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, 
     conv_layer l = {attr, &in[0], &in[1], 0, 0};
     l.oh = in[0].dim[2] + attr->pad[0] + attr->pad[1] - 2; /* of a 3x3 one with stride 1 */
     l.ow = in[0].dim[3] + attr->pad[2] + attr->pad[3] - 2;
+    if (attr->flags & LC_CONV_TRANSPOSED) {
+        l.oh = attr->out[0];
+        l.ow = attr->out[1];
+    }
     const char *reason = NULL;
     for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++) {
         const char *no = algorithms[i].refuses(&l);
@@ -86,4 +91,45 @@ lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, 
         reason = no;
     }
     return LC_CONV_DIRECT; /* not reached: direct sums take everything */
+}
+
+/* --- the gradient of the weights. As above, but the sums run over the tiles of all images, whose
+ * number may decide: it changes the sums anyway. */
+
+/* The 36 sums of a pair of channels become nine weights once; with fewer tiles than this that takes
+ * longer than what the products save. */
+#define MIN_ALL_TILES 32
+
+static const char *refuse_winograd_weight_grad(const lc_conv2d_attr *a, const lc_desc *dy,
+                                               const lc_desc *x)
+{
+    pthread_once(&once, read_environment);
+    if (force_direct)
+        return "LUCID_C_CONV=direct";
+    if (a->kernel[0] != 3 || a->kernel[1] != 3)
+        return "the kernel is not 3x3";
+    if (a->stride[0] != 1 || a->stride[1] != 1 || a->dilation[0] != 1 || a->dilation[1] != 1)
+        return "stride or dilation is not 1";
+    for (int i = 0; i < 4; i++)
+        if (a->pad[i] > 2)
+            return "padding is larger than the kernel's reach";
+    if (x->layout.block == 1)
+        return "the input is not blocked";
+    const int64_t least = MIN_BLOCKS * (int64_t)x->layout.block;
+    if (x->dim[1] / a->groups < least || dy->dim[1] / a->groups < least)
+        return "too few channels per group";
+    if (lc_count_mul(dy->dim[0], (dy->dim[2] + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE *
+                                     ((dy->dim[3] + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE)) <
+        MIN_ALL_TILES)
+        return "too few tiles";
+    return NULL;
+}
+
+lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,
+                                             const char **why)
+{
+    const char *reason = refuse_winograd_weight_grad(attr, &in[0], &in[1]);
+    if (why)
+        *why = reason;
+    return reason ? LC_CONV_DIRECT : LC_CONV_WINOGRAD;
 }

@@ -8,8 +8,19 @@
 
 /* --- convolution: x (N, C, H, W), w (OC, C / groups, KH, KW), [b (OC)], [gamma, beta, mean, var
  * (OC)], [residual (N, OC, OH, OW)] y = relu(bn(conv(x, w) + b) + residual), each part as its flag
- * says. Users record LC_CONV_BIAS only; passes add the rest. */
-enum { LC_CONV_BIAS = 1, LC_CONV_BN = 2, LC_CONV_ADD = 4, LC_CONV_RELU = 8, LC_CONV_PACKED = 16 };
+ * says. Users record LC_CONV_BIAS only; passes add the rest.
+ *
+ * With LC_CONV_TRANSPOSED it is the gradient of that convolution's input instead: x is dy (N, OC,
+ * OH, OW), w and the attributes are those of the convolution, y is (N, C, out[0], out[1]). It has
+ * no bias and no batch norm. */
+enum {
+    LC_CONV_BIAS = 1,
+    LC_CONV_BN = 2,
+    LC_CONV_ADD = 4,
+    LC_CONV_RELU = 8,
+    LC_CONV_PACKED = 16,
+    LC_CONV_TRANSPOSED = 32
+};
 typedef struct lc_conv2d_attr {
     int64_t stride[2]; /* height, width */
     int64_t pad[4];    /* top, bottom, left, right */
@@ -17,6 +28,7 @@ typedef struct lc_conv2d_attr {
     int64_t groups;
     int64_t kernel[2], out_channels; /* set by LC_CONV_PACKED (the packing pass), when w is not at
                                         hand any more; else 0 */
+    int64_t out[2];                  /* with LC_CONV_TRANSPOSED: height and width of y, else 0 */
     uint32_t flags;
     float bn_eps;
     uint32_t algorithm; /* with LC_CONV_PACKED: lc_conv_algorithm (conv_form.h), else 0 */
@@ -26,6 +38,9 @@ extern const lc_op lc_op_conv2d;
 /* Packs w, [b], [gamma, beta, mean, var] of a convolution, batch norm folded in (in double), for
  * given layouts of x and y. */
 extern const lc_op lc_op_conv2d_pack;
+/* The gradient of w: dy (N, OC, OH, OW), x (N, C, H, W) -> (OC, C / groups, KH, KW). The attributes
+ * are those of the convolution, with kernel[] and, in flags, nothing. */
+extern const lc_op lc_op_conv2d_weight_grad;
 
 /* --- linear: x (..., K), w (OC, K), [b (OC)] -> (..., OC) */
 typedef struct lc_linear_attr {

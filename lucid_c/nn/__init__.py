@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .._tensor import Parameter
-from . import containers, functional, layers, module
+from . import containers, functional, layers, module, utils
 from .containers import ModuleList, Sequential
 from .layers import (
     AdaptiveAvgPool2d,
@@ -52,6 +52,7 @@ __all__ = [
     "functional",
     "layers",
     "module",
+    "utils",
 ]
 
 
