@@ -58,6 +58,7 @@ lc_status lc_ir_add_value(lc_ir *ir, const lc_desc *desc, lc_value_kind kind, in
 lc_status lc_ir_add_node(lc_ir *ir, const lc_op *op, const void *attr, int n_in, const lc_value *in,
                          int n_out, const lc_value *out);
 lc_status lc_ir_set_inputs(lc_ir *ir, int node, int n_in, const lc_value *in);
+lc_status lc_ir_set_outputs(lc_ir *ir, int node, int n_out, const lc_value *out);
 /* Calls the op's shape rule on values of `ir` and adds its outputs as values of node `index`. */
 lc_status lc_ir_infer(lc_ir *ir, const lc_op *op, const void *attr, int n_in, const lc_value *in,
                       int index, int *n_out, lc_value out[LC_MAX_OUT]);
