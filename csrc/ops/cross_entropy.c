@@ -49,8 +49,10 @@ static lc_status check(const lc_cross_entropy_attr *a, int n_in, const lc_desc *
         return lc_fail(LC_ERR_TYPE, "nll_loss: target must be int64, not float32");
     if (!fits)
         return lc_fail(LC_ERR_VALUE,
-                       "%s: target of shape %s (%s) does not fit the input of shape %s", op, tt,
-                       lc_dtype_name(t->dtype), xt);
+                       "%s: target of shape %s (%s) does not fit the input of shape %s: class "
+                       "numbers are integers and have that shape without its axis %d%s",
+                       op, tt, lc_dtype_name(t->dtype), xt, axis,
+                       a->log_probs ? "" : ", shares are floats and have the whole shape");
     if (a->weighted) {
         LC_TRY(lc_check_f32(op, "weight", &in[WEIGHT]));
         if (in[WEIGHT].rank != 1 || in[WEIGHT].dim[0] != classes)
