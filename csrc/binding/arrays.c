@@ -50,8 +50,12 @@ PyArrayObject *lcpy_number_array(PyObject *obj, const char *what)
         array = (PyArrayObject *)PyArray_FromArray(any, PyArray_DescrFromType(NPY_INT64),
                                                    NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED |
                                                        NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_FORCECAST);
-    else
+    else if (PyTypeNum_ISFLOAT(PyArray_TYPE(any)))
         array = lcpy_float_array((PyObject *)any, what);
+    else
+        array = (PyArrayObject *)PyErr_Format(PyExc_TypeError,
+                                              "%s must hold integers or floats, not %S", what,
+                                              (PyObject *)PyArray_DESCR(any));
     Py_DECREF(any);
     return array;
 }

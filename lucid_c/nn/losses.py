@@ -55,7 +55,7 @@ class CrossEntropyLoss(_Loss):
             raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
 
     def forward(self, input: Any, target: Any) -> Tensor:
-        """Return the loss of logits and of class numbers or shares; see `functional.cross_entropy`."""
+        """Return the loss of logits and targets; see `functional.cross_entropy`."""
         return functional.cross_entropy(
             input,
             target,
