@@ -124,6 +124,7 @@ typedef struct lc_pass {
     lc_status (*run)(lc_ir *ir, const lc_kernels *kernels);
 } lc_pass;
 extern const lc_pass lc_passes[]; /* ends with name NULL */
+lc_status lc_pass_remake(lc_ir *ir, const lc_kernels *kernels);
 lc_status lc_pass_layout(lc_ir *ir, const lc_kernels *kernels);
 /* Drops removed nodes. */
 void lc_ir_compact(lc_ir *ir);

@@ -426,6 +426,7 @@ const lc_pass lc_passes[] = {
     {"fuse_relu", pass_fuse_relu},
     {"fuse_norm_mask", pass_fuse_norm_mask},
     {"fuse_split_grad", pass_fuse_split_grad},
+    {"remake", lc_pass_remake},
     {"layout", lc_pass_layout},
     {"own_outputs", pass_own_outputs},
     {"pack", pass_pack},
