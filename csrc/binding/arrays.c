@@ -34,6 +34,32 @@ PyArrayObject *lcpy_float_array(PyObject *obj, const char *what)
     return array;
 }
 
+PyArrayObject *lcpy_number_array(PyObject *obj, const char *what)
+{
+    if (lcpy_is_tensor(obj)) {
+        PyObject *contents = lcpy_tensor_array((lcpy_tensor *)obj);
+        PyArrayObject *array = contents ? lcpy_number_array(contents, what) : NULL;
+        Py_XDECREF(contents);
+        return array;
+    }
+    PyArrayObject *any = (PyArrayObject *)PyArray_FromAny(obj, NULL, 0, 0, 0, NULL);
+    if (!any)
+        return NULL;
+    PyArrayObject *array;
+    if (PyTypeNum_ISINTEGER(PyArray_TYPE(any)))
+        array = (PyArrayObject *)PyArray_FromArray(any, PyArray_DescrFromType(NPY_INT64),
+                                                   NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED |
+                                                       NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_FORCECAST);
+    else if (PyTypeNum_ISFLOAT(PyArray_TYPE(any)))
+        array = lcpy_float_array((PyObject *)any, what);
+    else
+        array = (PyArrayObject *)PyErr_Format(PyExc_TypeError,
+                                              "%s must hold integers or floats, not %S", what,
+                                              (PyObject *)PyArray_DESCR(any));
+    Py_DECREF(any);
+    return array;
+}
+
 int lcpy_desc_of(PyArrayObject *array, lc_desc *out)
 {
     int64_t dim[LC_MAX_RANK];
@@ -63,23 +89,20 @@ static void release_capsule(PyObject *capsule)
     lc_storage_release(PyCapsule_GetPointer(capsule, NULL));
 }
 
-PyObject *lcpy_param_array(lc_param *p)
+PyObject *lcpy_storage_array(lc_storage *storage, const lc_desc *d, int writable)
 {
-    lc_storage *storage;
-    if (lcpy_check(lc_param_storage(p, &storage)))
-        return NULL;
     PyObject *capsule = PyCapsule_New(storage, NULL, release_capsule);
     if (!capsule) {
         lc_storage_release(storage);
         return NULL;
     }
-    const lc_desc *d = lc_param_desc(p);
     npy_intp dim[LC_MAX_RANK];
     for (int i = 0; i < d->rank; i++)
         dim[i] = (npy_intp)d->dim[i];
+    int flags = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | (writable ? NPY_ARRAY_WRITEABLE : 0);
     PyObject *array =
         PyArray_New(&PyArray_Type, d->rank, dim, d->dtype == LC_I64 ? NPY_INT64 : NPY_FLOAT, NULL,
-                    lc_storage_data(storage), 0, NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, NULL);
+                    lc_storage_data(storage), 0, flags, NULL);
     if (!array || PyArray_SetBaseObject((PyArrayObject *)array, capsule) < 0) {
         if (!array)
             Py_DECREF(capsule);
@@ -87,6 +110,14 @@ PyObject *lcpy_param_array(lc_param *p)
         return NULL;
     }
     return array;
+}
+
+PyObject *lcpy_param_array(lc_param *p)
+{
+    lc_storage *storage;
+    if (lcpy_check(lc_param_storage(p, &storage)))
+        return NULL;
+    return lcpy_storage_array(storage, lc_param_desc(p), 0);
 }
 
 PyObject *lcpy_shape_tuple(const lc_desc *d)

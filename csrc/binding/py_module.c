@@ -301,6 +301,7 @@ static PyObject *call_native(PyObject *self, PyObject *args)
         return NULL;
     PyObject *result = NULL;
     lc_module_retain(m); /* Python code below may drop the wrapper */
+    bool begun = lc_module_begin(m, lcpy_graph_of(r));
     int private_copy = lcpy_is_nested(r) || runs_python(m, 0);
     visit v;
     if (begin_visit(r, m, false, &v) < 0)
@@ -314,6 +315,7 @@ static PyObject *call_native(PyObject *self, PyObject *args)
         result = lcpy_tensor_from_value(r, out[0]);
 done:
     end_visit(&v);
+    lc_module_end(begun, lcpy_graph_of(r));
     lc_module_release(m);
     if (lcpy_leave(r, result != NULL) < 0)
         Py_CLEAR(result);
@@ -329,12 +331,14 @@ static PyObject *call_recorded(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     visit v;
     lc_module_retain(m);
+    bool begun = lc_module_begin(m, lcpy_graph_of(r));
     PyObject *method = begin_visit(r, m, true, &v) < 0
                            ? NULL
                            : PyObject_GetAttrString(self, "_forward_with_hooks");
     PyObject *result = method ? PyObject_Call(method, args, kwargs) : NULL;
     Py_XDECREF(method);
     end_visit(&v);
+    lc_module_end(begun, lcpy_graph_of(r));
     lc_module_release(m);
     if (lcpy_leave(r, result != NULL) < 0)
         Py_CLEAR(result);
@@ -359,6 +363,23 @@ static PyObject *set_training(PyObject *self, PyObject *flag)
         return NULL;
     lc_module_set_training(m, on != 0);
     Py_RETURN_NONE;
+}
+
+static PyObject *set_recompute(PyObject *self, PyObject *flag)
+{
+    lc_module *m = lcpy_module_of(self, "self");
+    int on = m ? PyObject_IsTrue(flag) : -1;
+    if (on < 0)
+        return NULL;
+    lc_module_set_recompute(m, on != 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_recompute(PyObject *self, void *unused)
+{
+    (void)unused;
+    lc_module *m = lcpy_module_of(self, "self");
+    return m ? PyBool_FromLong(lc_module_recomputes(m)) : NULL;
 }
 
 static PyObject *reset(PyObject *self, PyObject *seed)
@@ -452,12 +473,14 @@ static PyMethodDef module_methods[] = {
      "Calls self._forward_with_hooks(...) inside of a recording; the outermost call runs it."},
     {"_set_override", set_override, METH_O, "Whether C parents call this module through Python."},
     {"_set_training", set_training, METH_O, "Sets the training flag of this module alone."},
+    {"_set_recompute", set_recompute, METH_O, "Sets the recompute flag of this module alone."},
     {"_reset", reset, METH_O, "Initial values for all parameters of the tree, from a seed."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef module_getset[] = {
     {"training", get_training, NULL, "Whether the module is in training mode.", NULL},
+    {"recompute", get_recompute, NULL, "Whether backward computes the module again.", NULL},
     {"_class_name", get_class_name, NULL, "Name of the C class.", NULL},
     {"_is_set_up", get_is_set_up, NULL, "Whether __init__ has run.", NULL},
     {"_id", get_id, NULL, "Identity of the C module.", NULL},

@@ -27,7 +27,7 @@ lc_status lc_graph_explain(lc_graph *g, int n, const lc_value *outs, lc_choice_f
     lc_graph_work *work = lc_graph_workspace(g);
     lc_ir ir;
     lc_status status = LC_OK;
-    LC_TRY(lc_ir_extract(g, n, outs, work));
+    LC_TRY(lc_ir_extract(g, n, outs, false, work));
     LC_TRY(lc_ir_copy(&work->ir, &ir));
     for (int i = 0; i < ir.n_nodes; i++)
         ir.nodes[i].scope = i;

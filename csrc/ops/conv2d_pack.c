@@ -63,11 +63,17 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
 
 /* --- the packing op */
 
+static bool transposed(const lc_conv_pack_attr *a)
+{
+    return (a->flags & LC_CONV_TRANSPOSED) != 0;
+}
+
 static bool attr_shape(const lc_conv_pack_attr *a, const lc_desc *w, lc_conv_shape *s)
 {
+    const int64_t ic = w->dim[1] * a->groups, oc = w->dim[0];
     *s = (lc_conv_shape){.groups = a->groups,
-                         .ic = w->dim[1] * a->groups,
-                         .oc = w->dim[0],
+                         .ic = transposed(a) ? oc : ic,
+                         .oc = transposed(a) ? ic : oc,
                          .kh = w->dim[2],
                          .kw = w->dim[3],
                          .x = a->x,
@@ -92,15 +98,25 @@ static lc_status pack_infer(const void *attr, int n_in, const lc_desc *in, int *
 typedef struct pack_prep {
     lc_conv_shape shape;
     lc_conv_form form;
+    lc_conv2d_attr conv; /* what shapes the parts */
+    int64_t parts[2];
 } pack_prep;
 
 static lc_status pack_prepare(lc_step *step)
 {
     LC_TRY(lc_step_prep(step, sizeof(pack_prep)));
     pack_prep *p = step->prep;
-    attr_shape(step->attr, &step->in[0], &p->shape);
+    const lc_conv_pack_attr *a = step->attr;
+    attr_shape(a, &step->in[0], &p->shape);
     p->form = lc_conv_form_get(&p->shape);
-    step->items[0] = p->form.groups * p->form.panels;
+    p->conv.flags = a->flags;
+    for (int i = 0; i < 2; i++) {
+        p->conv.stride[i] = a->stride[i] ? a->stride[i] : 1;
+        p->conv.dilation[i] = a->dilation[i] ? a->dilation[i] : 1;
+        p->conv.pad[2 * i] = a->pad[i];
+        p->parts[i] = lc_conv_parts(&p->conv, i, i ? p->shape.kw : p->shape.kh);
+    }
+    step->items[0] = p->parts[0] * p->parts[1] * p->form.groups * p->form.panels;
     return LC_OK;
 }
 
@@ -126,29 +142,53 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
     return f;
 }
 
-/* u = G w G^T, for the transforms of kernels/winograd_kernels.h. */
-static void winograd_weights(bool s2, const double w[9], double u[LC_WINOGRAD_POSITIONS])
+/* u = G w G^T, for the transforms of kernels/winograd_kernels.h, of LANES kernels side by side. A
+ * convolution in training packs its weights at every step, so this should take no longer than
+ * reading them. */
+enum { LANES = 8 };
+
+/* A column or row of three numbers becomes six. */
+static inline void winograd_six(const double *a, const double *b, const double *c, double *u[6])
 {
-    static const double g[6][3] = {
-        {1, 0, 0},
-        {1. / 3, 1. / 3, 1. / 3},
-        {-1. / 3, 1. / 3, -1. / 3},
-        {-16. / 15, -8. / 15, -4. / 15},
-        {1. / 15, -2. / 15, 4. / 15},
-        {0, 0, 1},
-    };
-    static const double g_s2[6][3] = {
-        {1, 0, 0}, {-2. / 9, 0, 2. / 9}, {-8. / 9, 0, -4. / 9}, {1. / 9, 0, 2. / 9}, {0, 0, 1},
-        {0, 1, 0},
-    };
-    const double(*m)[3] = s2 ? g_s2 : g;
-    double t[6][3];
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 3; j++)
-            t[i][j] = m[i][0] * w[j] + m[i][1] * w[3 + j] + m[i][2] * w[6 + j];
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 6; j++)
-            u[i * 6 + j] = m[j][0] * t[i][0] + m[j][1] * t[i][1] + m[j][2] * t[i][2];
+    for (int i = 0; i < LANES; i++) {
+        const double s = (a[i] + c[i]) * (1. / 3), m = b[i] * (1. / 3);
+        u[0][i] = a[i];
+        u[1][i] = m + s;
+        u[2][i] = m - s;
+        u[3][i] = (a[i] * 4 + b[i] * 2 + c[i]) * (-4. / 15);
+        u[4][i] = (a[i] - b[i] * 2 + c[i] * 4) * (1. / 15);
+        u[5][i] = c[i];
+    }
+}
+
+/* The same for stride 2. */
+static inline void winograd_six_s2(const double *a, const double *b, const double *c, double *u[6])
+{
+    for (int i = 0; i < LANES; i++) {
+        u[0][i] = a[i];
+        u[1][i] = (c[i] - a[i]) * (2. / 9);
+        u[2][i] = (a[i] * 2 + c[i]) * (-4. / 9);
+        u[3][i] = (a[i] + c[i] * 2) * (1. / 9);
+        u[4][i] = c[i];
+        u[5][i] = b[i];
+    }
+}
+
+/* Position p goes to u + p * position. */
+static void winograd_weights(bool s2, double w[9][LANES], float *u, int64_t position)
+{
+    void (*six)(const double *, const double *, const double *, double *[6]) =
+        s2 ? winograd_six_s2 : winograd_six;
+    double t[6][3][LANES], r[6][LANES];
+    for (int j = 0; j < 3; j++)
+        six(w[j], w[3 + j], w[6 + j],
+            (double *[]){t[0][j], t[1][j], t[2][j], t[3][j], t[4][j], t[5][j]});
+    for (int i = 0; i < 6; i++) {
+        six(t[i][0], t[i][1], t[i][2], (double *[]){r[0], r[1], r[2], r[3], r[4], r[5]});
+        for (int j = 0; j < 6; j++, u += position)
+            for (int l = 0; l < LANES; l++)
+                u[l] = (float)r[j][l];
+    }
 }
 
 /* The channels of a panel: those of its lanes, or -1, and what their weights are multiplied with.
@@ -156,7 +196,10 @@ static void winograd_weights(bool s2, const double w[9], double u[LC_WINOGRAD_PO
 typedef struct panel_lanes {
     int64_t width; /* lanes, missing blocks included */
     int64_t oc[2 * LC_CONV_MAX_BLOCK];
+    const float *w[2 * LC_CONV_MAX_BLOCK]; /* its taps for input channel 0 of its group */
+    int64_t next;                          /* how far those for the next input channel are */
     double scale[2 * LC_CONV_MAX_BLOCK];
+    bool simple; /* all are there, and scale is 1 */
 } panel_lanes;
 
 /* Input channel of k-step c of input block b, counted within the group; -1 for padding. */
@@ -169,118 +212,167 @@ static int64_t input_channel(const pack_prep *p, int64_t group, int64_t b, int64
     return ic < 0 ? ic : ic - group * (p->shape.ic / p->shape.groups);
 }
 
-static void pack_direct(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
-                        float *to)
+/* Where w's taps for an output channel and input channel 0 of its group are. */
+static const float *taps_of(const pack_prep *p, const float *w, int64_t oc)
 {
-    const int64_t taps = p->shape.kh * p->shape.kw, icg = p->shape.ic / p->shape.groups;
+    const lc_conv_shape *s = &p->shape;
+    const int64_t icg = s->ic / s->groups, ocg = s->oc / s->groups;
+    const int64_t pair =
+        p->conv.flags & LC_CONV_TRANSPOSED ? oc / ocg * icg * ocg + oc % ocg : oc * icg;
+    return w + pair * s->kh * s->kw;
+}
+
+static void pack_direct(const pack_prep *p, int64_t group, const panel_lanes *l,
+                        const lc_conv_axis axis[2], float *to)
+{
     for (int64_t b = 0; b < p->form.ib; b++)
-        for (int64_t t = 0; t < taps; t++)
+        for (int64_t t = 0; t < axis[0].taps * axis[1].taps; t++) {
+            const int64_t kh = axis[0].tap + t / axis[1].taps * axis[0].tap_step;
+            const int64_t tap =
+                kh * p->shape.kw + axis[1].tap + t % axis[1].taps * axis[1].tap_step;
             for (int64_t c = 0; c < p->form.cb; c++, to += l->width) {
                 const int64_t ic = input_channel(p, group, b, c);
+                if (l->simple && ic >= 0) {
+                    for (int64_t i = 0; i < l->width; i++)
+                        to[i] = l->w[i][ic * l->next + tap];
+                    continue;
+                }
                 for (int64_t i = 0; i < l->width; i++)
                     to[i] = l->oc[i] < 0 || ic < 0
                                 ? 0.0f
-                                : (float)(w[(l->oc[i] * icg + ic) * taps + t] * l->scale[i]);
+                                : (float)(l->w[i][ic * l->next + tap] * l->scale[i]);
             }
+        }
 }
 
-static void pack_winograd(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
-                          float *to)
+static void pack_winograd(const pack_prep *p, int64_t group, const panel_lanes *l, float *to)
 {
+    const int64_t channels = p->form.ib * p->form.cb;
+    const bool turn = (p->conv.flags & LC_CONV_TRANSPOSED) != 0;
     const bool s2 = p->shape.algorithm == LC_CONV_WINOGRAD_S2;
-    const int64_t icg = p->shape.ic / p->shape.groups, channels = p->form.ib * p->form.cb;
-    for (int64_t k = 0; k < channels; k++, to += l->width) {
+    for (int64_t k = 0; k < channels; k++) {
         const int64_t ic = input_channel(p, group, k / p->form.cb, k % p->form.cb);
-        for (int64_t i = 0; i < l->width; i++) {
-            double taps[9] = {0}, u[LC_WINOGRAD_POSITIONS];
-            if (l->oc[i] >= 0 && ic >= 0)
+        for (int64_t lane = 0; lane < l->width; lane += LANES, to += LANES) {
+            double taps[9][LANES] = {{0}};
+            for (int64_t i = 0; i < LANES && ic >= 0; i++) {
+                if (l->oc[lane + i] < 0)
+                    continue;
+                const float *from = l->w[lane + i] + ic * l->next;
                 for (int t = 0; t < 9; t++)
-                    taps[t] = w[(l->oc[i] * icg + ic) * 9 + t] * l->scale[i];
-            winograd_weights(s2, taps, u);
-            for (int t = 0; t < LC_WINOGRAD_POSITIONS; t++)
-                to[t * channels * l->width + i] = (float)u[t];
+                    taps[t][i] = from[turn ? 8 - t : t] * l->scale[lane + i];
+            }
+            winograd_weights(s2, taps, to, channels * l->width);
         }
     }
 }
 
 /* b[row][column] of halves -> the right factors of Strassen's seven products, for the left ones of
- * kernels/winograd_kernels.h. */
-static void strassen_weights(double b11, double b12, double b21, double b22, double u[7])
+ * kernels/winograd_kernels.h; of LANES weights side by side. */
+static inline void strassen_weights(const double *b11, const double *b12, const double *b21,
+                                    const double *b22, double u[7][LANES])
 {
-    u[0] = b11;
-    u[1] = b21;
-    u[2] = b22;
-    u[4] = b12 - b11;
-    u[5] = b22 - u[4];
-    u[3] = u[5] - b21;
-    u[6] = b22 - b12;
+    for (int i = 0; i < LANES; i++) {
+        const double t1 = b12[i] - b11[i], t2 = b22[i] - t1;
+        u[0][i] = b11[i];
+        u[1][i] = b21[i];
+        u[2][i] = b22[i];
+        u[3][i] = t2 - b21[i];
+        u[4][i] = t1;
+        u[5][i] = t2;
+        u[6][i] = b22[i] - b12[i];
+    }
+}
+
+/* Matrix f of seven goes to `to + f * matrix`. */
+static inline void put_seven(double u[7][LANES], float *to, int64_t matrix)
+{
+    for (int f = 0; f < 7; f++, to += matrix)
+        for (int i = 0; i < LANES; i++)
+            to[i] = (float)u[f][i];
 }
 
 /* l[q]: the panel's lanes of part q of the outputs. All lanes exist. */
-static void pack_strassen(const pack_prep *p, const float *w, const panel_lanes *l, int parts,
-                          float *to)
+static void pack_strassen(const pack_prep *p, const panel_lanes *l, int parts, float *to)
 {
-    const int64_t ic = p->shape.ic, part = ic / parts, matrix = part * l->width;
-    for (int64_t k = 0; k < part; k++, to += l->width)
-        for (int64_t i = 0; i < l->width; i++) {
-            double b[4][4], t[4][7], u[49]; /* b[part of inputs][part of outputs] */
-            for (int r = 0; r < parts; r++)
-                for (int q = 0; q < parts; q++)
-                    b[r][q] = w[l[q].oc[i] * ic + r * part + k] * l[q].scale[i];
-            if (parts == 2)
-                strassen_weights(b[0][0], b[0][1], b[1][0], b[1][1], u);
-            for (int e = 0; parts == 4 && e < 4; e++) {
-                const int r = e / 2, q = e % 2;
-                strassen_weights(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], t[e]);
+    const int64_t part = p->shape.ic / parts, matrix = part * l->width;
+    for (int64_t k = 0; k < part; k++)
+        for (int64_t lane = 0; lane < l->width; lane += LANES, to += LANES) {
+            double b[4][4][LANES], t[7][LANES], s[7][4][LANES]; /* b[part of inputs, outputs] */
+            for (int q = 0; q < parts; q++)
+                for (int i = 0; i < LANES; i++) {
+                    const float *w = l[q].w[lane + i] + k * l->next;
+                    for (int r = 0; r < parts; r++)
+                        b[r][q][i] = w[r * part * l->next] * l[q].scale[lane + i];
+                }
+            if (parts == 2) {
+                strassen_weights(b[0][0], b[0][1], b[1][0], b[1][1], t);
+                put_seven(t, to, matrix);
+                continue;
             }
-            for (int f = 0; parts == 4 && f < 7; f++)
-                strassen_weights(t[0][f], t[1][f], t[2][f], t[3][f], u + f * 7);
-            for (int f = 0; f < (parts == 2 ? 7 : 49); f++)
-                to[f * matrix + i] = (float)u[f];
+            for (int e = 0; e < 4; e++) {
+                const int r = e / 2, q = e % 2;
+                strassen_weights(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], t);
+                for (int f = 0; f < 7; f++)
+                    memcpy(s[f][e], t[f], sizeof t[f]);
+            }
+            for (int f = 0; f < 7; f++) {
+                strassen_weights(s[f][0], s[f][1], s[f][2], s[f][3], t);
+                put_seven(t, to + f * 7 * matrix, matrix);
+            }
         }
 }
 
 /* The lanes of the output blocks from block `first` of the group on, `there` of which are in y; and
- * their biases. */
+ * their biases, if `bias`. */
 static panel_lanes find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
-                              int64_t group, int64_t first, int64_t width, int64_t there)
+                              int64_t group, int64_t first, int64_t width, int64_t there, bool bias)
 {
     const lc_conv_shape *s = &p->shape;
     const int64_t slot = (group * p->form.ob + first) * s->block; /* of the first one */
-    float *bias = (float *)((char *)bind->out[0] + p->form.bias_at) + slot;
-    panel_lanes l = {.width = width};
+    float *biases = (float *)((char *)bind->out[0] + p->form.bias_at) + slot;
+    panel_lanes l = {.width = width,
+                     .next = s->kh * s->kw * (transposed(a) ? s->oc / s->groups : 1),
+                     .simple = !(a->flags & LC_CONV_BN)};
     for (int64_t i = 0; i < width; i++) {
         l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
         fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
         l.scale[i] = fo.scale;
-        if (i < there)
-            bias[i] = (float)fo.shift;
+        l.w[i] = l.oc[i] < 0 ? NULL : taps_of(p, bind->in[0], l.oc[i]);
+        l.simple &= l.oc[i] >= 0;
+        if (i < there && bias)
+            biases[i] = (float)fo.shift;
     }
     return l;
 }
 
-/* One panel: the output blocks from block `first` of the group on. */
+/* One panel of a part: the output blocks from block `first` of the group on. */
 static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
-                       int64_t group, int64_t first)
+                       int64_t part, int64_t group, int64_t first)
 {
     const lc_conv_shape *s = &p->shape;
     const lc_conv_form *f = &p->form;
     const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)s->algorithm);
     const int64_t there = (f->ob - first < 2 ? f->ob - first : 2) * s->block;
     const int64_t width = winograd ? 2 * s->block : there;
-    const float *w = bind->in[0]; /* [oc][icg][taps] */
     const int parts = winograd ? winograd->parts : 1;
     panel_lanes l[4];
     for (int q = 0; q < parts; q++)
-        l[q] = find_lanes(p, a, bind, group, first + q * f->ob / parts, width, there);
-    const int64_t blocks = winograd ? f->panels * 2 : f->ob;
-    float *to = (float *)bind->out[0] + (group * blocks + first) * f->w_ob;
-    if (parts > 1)
-        pack_strassen(p, w, l, parts, to);
-    else if (winograd)
-        pack_winograd(p, w, group, l, to);
-    else
-        pack_direct(p, w, group, l, to);
+        l[q] = find_lanes(p, a, bind, group, first + q * f->ob / parts, width, there, part == 0);
+    float *blob = bind->out[0];
+    if (winograd) {
+        float *to = blob + (group * f->panels * 2 + first) * f->w_ob;
+        if (parts > 1)
+            pack_strassen(p, l, parts, to);
+        else
+            pack_winograd(p, group, l, to);
+        return;
+    }
+    const lc_conv_axis axis[2] = {lc_conv_axis_get(&p->conv, 0, s->kh, part / p->parts[1]),
+                                  lc_conv_axis_get(&p->conv, 1, s->kw, part % p->parts[1])};
+    const int64_t tap = f->w_ob / (s->kh * s->kw); /* floats of an output block */
+    pack_direct(p, group, l, axis,
+                blob + lc_conv_part_at(f, s->kh, s->kw, axis) +
+                    (group * f->ob + first) * axis[0].taps * axis[1].taps * tap);
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -289,7 +381,8 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
     (void)phase;
     const pack_prep *p = step->prep;
     for (int64_t item = begin; item < end; item++)
-        pack_panel(p, step->attr, bind, item / p->form.panels, item % p->form.panels * 2);
+        pack_panel(p, step->attr, bind, item / (p->form.panels * p->form.groups),
+                   item / p->form.panels % p->form.groups, item % p->form.panels * 2);
     /* The gap between weights and biases: nothing reads it, but a blob's bytes should be a function
      * of its inputs. */
     if (begin == 0 && end > 0) {

@@ -111,8 +111,8 @@ lc_status lc_winograd_prepare(lc_step *step)
     r->w = x->dim[3];
     r->x_row = r->w * block;
     r->x_blk = r->h * r->x_row;
-    r->pad[0] = a->pad[0];
-    r->pad[1] = a->pad[2];
+    for (int i = 0; i < 2; i++)
+        r->pad[i] = lc_conv_axis_get(a, i, a->kernel[i], 0).pad;
     r->blocks = p->form.ib / r->form->parts;
     r->oh = y->dim[2];
     r->ow = y->dim[3];

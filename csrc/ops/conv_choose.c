@@ -4,6 +4,7 @@
  */
 #include "ops/conv_form.h"
 #include "ops/conv_tuning.h"
+#include "ops/op_util.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -58,8 +59,9 @@ static const char *refuse_tiles(const conv_layer *l)
             return "padding is larger than the kernel's reach";
     if (block == 1)
         return "the input is not blocked";
-    if ((l->w->dim[1] + block - 1) / block < MIN_BLOCKS ||
-        (l->w->dim[0] / l->attr->groups + block - 1) / block < MIN_BLOCKS)
+    const int64_t groups = l->attr->groups;
+    if ((l->x->dim[1] / groups + block - 1) / block < MIN_BLOCKS ||
+        (l->y->dim[1] / groups + block - 1) / block < MIN_BLOCKS)
         return "too few channels per group";
     if ((l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile) <
         (block > 8 ? MIN_TILES_AVX512 : MIN_TILES))
@@ -131,6 +133,8 @@ static const char *refusal(const conv_layer *l, int i)
     const int kernel = algorithms[i].kernel, stride = algorithms[i].stride;
     if (kernel && (l->w->dim[2] != kernel || l->w->dim[3] != kernel))
         return "another kernel";
+    if (kernel && (a->flags & LC_CONV_TRANSPOSED) && (a->stride[0] != 1 || a->stride[1] != 1))
+        return "transposed with a stride";
     if (kernel && (a->stride[0] != a->stride[1] || (stride && a->stride[0] != stride) ||
                    a->dilation[0] != 1 || a->dilation[1] != 1))
         return "another stride or dilation";
@@ -176,4 +180,45 @@ int lc_conv_algorithm_named(const char *name)
         if (strcmp(algorithms[i].name, name) == 0)
             return (int)algorithms[i].algorithm;
     return -1;
+}
+
+/* --- the gradient of the weights. As above, but the sums run over the tiles of all images, whose
+ * number may decide: it changes the sums anyway. */
+
+/* The 36 sums of a pair of channels become nine weights once; with fewer tiles than this that takes
+ * longer than what the products save. */
+#define MIN_ALL_TILES 32
+
+static const char *refuse_winograd_weight_grad(const lc_conv2d_attr *a, const lc_desc *dy,
+                                               const lc_desc *x)
+{
+    pthread_once(&once, read_environment);
+    if (force_direct)
+        return "LUCID_C_CONV=direct";
+    if (a->kernel[0] != 3 || a->kernel[1] != 3)
+        return "the kernel is not 3x3";
+    if (a->stride[0] != 1 || a->stride[1] != 1 || a->dilation[0] != 1 || a->dilation[1] != 1)
+        return "stride or dilation is not 1";
+    for (int i = 0; i < 4; i++)
+        if (a->pad[i] > 2)
+            return "padding is larger than the kernel's reach";
+    if (x->layout.block == 1)
+        return "the input is not blocked";
+    const int64_t least = MIN_BLOCKS * (int64_t)x->layout.block;
+    if (x->dim[1] / a->groups < least || dy->dim[1] / a->groups < least)
+        return "too few channels per group";
+    if (lc_count_mul(dy->dim[0], (dy->dim[2] + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE *
+                                     ((dy->dim[3] + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE)) <
+        MIN_ALL_TILES)
+        return "too few tiles";
+    return NULL;
+}
+
+lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,
+                                             const char **why)
+{
+    const char *reason = refuse_winograd_weight_grad(attr, &in[0], &in[1]);
+    if (why)
+        *why = reason;
+    return reason ? LC_CONV_DIRECT : LC_CONV_WINOGRAD;
 }

@@ -15,6 +15,10 @@
 
 #include "ops/ops.h"
 
+/* A plain input with so few channels is read as it is; padded to a block most of the work would be
+ * on zeros. */
+#define LC_CONV_MAX_PLAIN_CHANNELS 4
+
 /* How the sums are done. A function of the layer, its height and width, never of N or threads. */
 typedef enum lc_conv_algorithm {
     LC_CONV_DIRECT = 0,
@@ -51,15 +55,32 @@ typedef struct lc_conv_form {
     size_t bytes;
 } lc_conv_form;
 
+/* A convolution is a number of parts per axis, which are summed like ordinary convolutions: one, or
+ * for a transposed convolution with stride s one for each of the s sets of outputs i, i + s, i + 2 *
+ * s .. that any tap falls on. The parts share out w's taps; their weights follow one another. */
+typedef struct lc_conv_axis {
+    int64_t taps, stride, dilation, pad; /* pad: before; may be negative */
+    int64_t from, step;                  /* its outputs are from, from + step, .. */
+    int64_t tap,
+        tap_step;   /* its taps, in the order of the inputs, are w's tap, tap + tap_step, .. */
+    int64_t before; /* taps of the parts before */
+} lc_conv_axis;
+
+int64_t lc_conv_parts(const lc_conv2d_attr *a, int axis, int64_t kernel);
+lc_conv_axis lc_conv_axis_get(const lc_conv2d_attr *a, int axis, int64_t kernel, int64_t part);
+/* Where the weights of a part begin, in floats; f: of the whole kernel. */
+int64_t lc_conv_part_at(const lc_conv_form *f, int64_t kh, int64_t kw, const lc_conv_axis axis[2]);
+
 /* Attributes of lc_op_conv2d_pack: all that shapes the blob and nothing else, so that one blob
  * serves every size of input. */
 typedef struct lc_conv_pack_attr {
     int64_t groups;
     lc_layout x, y;
     int32_t block;
-    uint32_t flags; /* LC_CONV_BIAS, LC_CONV_BN */
+    uint32_t flags; /* LC_CONV_BIAS, LC_CONV_BN, LC_CONV_TRANSPOSED */
     float bn_eps;
-    uint32_t algorithm; /* lc_conv_algorithm */
+    uint32_t algorithm;                     /* lc_conv_algorithm */
+    int64_t stride[2], dilation[2], pad[2]; /* of a transposed convolution with strides, else 0 */
 } lc_conv_pack_attr;
 
 /* The layouts that a convolution with groups > 1 takes and gives. Groups of equal, small size share
@@ -76,6 +97,15 @@ bool lc_conv_candidate(const void *attr, const lc_desc *in, const lc_desc *out, 
                        lc_candidate *found);
 /* The lc_conv_algorithm of that name in the list, or -1. */
 int lc_conv_algorithm_named(const char *name);
+
+/* The same for the gradient of the weights; in: dy, x. */
+lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,
+                                             const char **why);
+/* What lc_op_conv2d_weight_grad.prepare does once that is chosen. */
+lc_status lc_conv_weight_grad_prepare(lc_step *step, lc_conv_algorithm algorithm);
+
+/* lc_op_conv2d.backward; conv2d_grad.c. */
+lc_status lc_conv_backward(const lc_backward *g);
 
 /* The channel at a position among the padded channels of a layout, or -1 for padding. */
 int64_t lc_conv_slot_channel(lc_layout l, int64_t channels, int64_t slot);

@@ -134,7 +134,8 @@ def read_safetensors(file: SharedFile) -> tuple[dict[str, Entry], dict[str, str]
     return entries, metadata
 
 
-def _prepare(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def prepare(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return little-endian arrays in C order; TypeError for types that a file cannot have."""
     prepared = {}
     for name, value in tensors.items():
         if not isinstance(name, str) or name == "__metadata__":
@@ -147,7 +148,8 @@ def _prepare(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return prepared
 
 
-def _write(path: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+def write(path: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, with the arrays of `prepare`."""
     # As the library does: wide types first, so that everything is aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
@@ -193,11 +195,15 @@ def save(
     texts = {"format": "pt", "producer": "lucid_c", **(metadata or {})}
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in texts.items()):
         raise TypeError("metadata must map str to str")
-    prepared = _prepare(tensors)
+    prepared = prepare(tensors)
     with replacing(path) as temporary:
         try:
+            from safetensors import SafetensorError
             from safetensors.numpy import save_file
         except ImportError:
-            _write(temporary, prepared, texts)
-        else:
+            write(temporary, prepared, texts)
+            return
+        try:
             save_file(prepared, temporary, texts)
+        except SafetensorError as error:
+            raise OSError(f"{os.fspath(path)}: {error}") from None

@@ -223,6 +223,20 @@ class Module(Tree):
     def training(self, mode: bool) -> None:
         self._set_training(bool(mode))
 
+    @property
+    def recompute(self) -> bool:
+        """Whether `backward` computes this module again instead of keeping its inner values.
+
+        It takes less memory and more time. Set it on blocks (`ResNet.set_grad_checkpointing` does
+        so for all of them): what enters and leaves the module is kept. Results are the same bits,
+        running statistics are updated once, and dropout draws the same numbers again.
+        """
+        return _core.Module.recompute.__get__(self)
+
+    @recompute.setter
+    def recompute(self, on: bool) -> None:
+        self._set_recompute(bool(on))
+
     def _check_free(self, name: str, kind: str) -> None:
         taken = next((row for row in self._entries() if row[0] == name), None)
         if taken[1] != kind if taken else hasattr(self, name):
@@ -280,6 +294,14 @@ class Module(Tree):
         for value in self.parameters():
             value.requires_grad = requires_grad
         return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Remove the gradients of all parameters, or set them to zero."""
+        for value in self.parameters():
+            if set_to_none:
+                value.grad = None
+            elif value.grad is not None:
+                value.grad = np.zeros(value.shape, np.float32)
 
     def to(self, *targets: Any, **named: Any) -> Self:
         """Return the module itself: it is on the CPU and float32, anything else is an error."""
@@ -482,7 +504,8 @@ class Module(Tree):
 
     def __reduce__(self) -> tuple:
         rows = [(name, kind, known(value), keep) for name, kind, value, keep in self._entries()]
-        state = {"entries": rows, "training": self.training, "attributes": self.__dict__}
+        flags = {"training": self.training, "recompute": self.recompute}
+        state = {"entries": rows, "attributes": self.__dict__, **flags}
         class_name, config = _core.dump(self)
         return _revive, (type(self), class_name, config or b""), state
 
@@ -494,6 +517,7 @@ class Module(Tree):
                 self._set_param(name, value, kind == "buffer", persistent)
         self.__dict__.update(state["attributes"])
         self._set_training(state["training"])
+        self._set_recompute(state.get("recompute", False))
         self._choose_call()
 
     def extra_repr(self) -> str:
