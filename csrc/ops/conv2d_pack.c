@@ -141,24 +141,38 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
     return f;
 }
 
-/* u = G w G^T, for the transforms of kernels/winograd_kernels.h. */
-static void winograd_weights(const double w[9], double u[LC_WINOGRAD_POSITIONS])
+/* u = G w G^T, for the transforms of kernels/winograd_kernels.h, of LANES kernels side by side. A
+ * convolution in training packs its weights at every step, so this should take no longer than
+ * reading them. */
+enum { LANES = 8 };
+
+/* A column or row of three numbers becomes six. */
+static inline void winograd_six(const double *a, const double *b, const double *c, double *u[6])
 {
-    static const double g[6][3] = {
-        {1, 0, 0},
-        {1. / 3, 1. / 3, 1. / 3},
-        {-1. / 3, 1. / 3, -1. / 3},
-        {-16. / 15, -8. / 15, -4. / 15},
-        {1. / 15, -2. / 15, 4. / 15},
-        {0, 0, 1},
-    };
-    double t[6][3];
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 3; j++)
-            t[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 6; j++)
-            u[i * 6 + j] = g[j][0] * t[i][0] + g[j][1] * t[i][1] + g[j][2] * t[i][2];
+    for (int i = 0; i < LANES; i++) {
+        const double s = (a[i] + c[i]) * (1. / 3), m = b[i] * (1. / 3);
+        u[0][i] = a[i];
+        u[1][i] = m + s;
+        u[2][i] = m - s;
+        u[3][i] = (a[i] * 4 + b[i] * 2 + c[i]) * (-4. / 15);
+        u[4][i] = (a[i] - b[i] * 2 + c[i] * 4) * (1. / 15);
+        u[5][i] = c[i];
+    }
+}
+
+/* Position p goes to u + p * position. */
+static void winograd_weights(double w[9][LANES], float *u, int64_t position)
+{
+    double t[6][3][LANES], r[6][LANES];
+    for (int j = 0; j < 3; j++)
+        winograd_six(w[j], w[3 + j], w[6 + j],
+                     (double *[]){t[0][j], t[1][j], t[2][j], t[3][j], t[4][j], t[5][j]});
+    for (int i = 0; i < 6; i++) {
+        winograd_six(t[i][0], t[i][1], t[i][2], (double *[]){r[0], r[1], r[2], r[3], r[4], r[5]});
+        for (int j = 0; j < 6; j++, u += position)
+            for (int l = 0; l < LANES; l++)
+                u[l] = (float)r[j][l];
+    }
 }
 
 /* The channels of a panel: those of its lanes, or -1, and what their weights are multiplied with.
@@ -169,6 +183,7 @@ typedef struct panel_lanes {
     const float *w[2 * LC_CONV_MAX_BLOCK]; /* its taps for input channel 0 of its group */
     int64_t next;                          /* how far those for the next input channel are */
     double scale[2 * LC_CONV_MAX_BLOCK];
+    bool simple; /* all are there, and scale is 1 */
 } panel_lanes;
 
 /* Input channel of k-step c of input block b, counted within the group; -1 for padding. */
@@ -201,6 +216,11 @@ static void pack_direct(const pack_prep *p, int64_t group, const panel_lanes *l,
                 kh * p->shape.kw + axis[1].tap + t % axis[1].taps * axis[1].tap_step;
             for (int64_t c = 0; c < p->form.cb; c++, to += l->width) {
                 const int64_t ic = input_channel(p, group, b, c);
+                if (l->simple && ic >= 0) {
+                    for (int64_t i = 0; i < l->width; i++)
+                        to[i] = l->w[i][ic * l->next + tap];
+                    continue;
+                }
                 for (int64_t i = 0; i < l->width; i++)
                     to[i] = l->oc[i] < 0 || ic < 0
                                 ? 0.0f
@@ -213,18 +233,18 @@ static void pack_winograd(const pack_prep *p, int64_t group, const panel_lanes *
 {
     const int64_t channels = p->form.ib * p->form.cb;
     const bool turn = (p->conv.flags & LC_CONV_TRANSPOSED) != 0;
-    for (int64_t k = 0; k < channels; k++, to += l->width) {
+    for (int64_t k = 0; k < channels; k++) {
         const int64_t ic = input_channel(p, group, k / p->form.cb, k % p->form.cb);
-        for (int64_t i = 0; i < l->width; i++) {
-            double taps[9] = {0}, u[LC_WINOGRAD_POSITIONS];
-            if (l->oc[i] >= 0 && ic >= 0) {
-                const float *from = l->w[i] + ic * l->next;
+        for (int64_t lane = 0; lane < l->width; lane += LANES, to += LANES) {
+            double taps[9][LANES] = {{0}};
+            for (int64_t i = 0; i < LANES && ic >= 0; i++) {
+                if (l->oc[lane + i] < 0)
+                    continue;
+                const float *from = l->w[lane + i] + ic * l->next;
                 for (int t = 0; t < 9; t++)
-                    taps[t] = from[turn ? 8 - t : t] * l->scale[i];
+                    taps[t][i] = from[turn ? 8 - t : t] * l->scale[lane + i];
             }
-            winograd_weights(taps, u);
-            for (int t = 0; t < LC_WINOGRAD_POSITIONS; t++)
-                to[t * channels * l->width + i] = (float)u[t];
+            winograd_weights(taps, to, channels * l->width);
         }
     }
 }
@@ -244,11 +264,13 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
     float *bias = (float *)(blob + f->bias_at) + slot;
     panel_lanes l = {.width = winograd ? 2 * s->block : there,
                      .next = s->kh * s->kw * (transposed(a) ? s->oc / s->groups : 1)};
+    l.simple = !(a->flags & LC_CONV_BN);
     for (int64_t i = 0; i < l.width; i++) {
         l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
         fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
         l.scale[i] = fo.scale;
         l.w[i] = l.oc[i] < 0 ? NULL : taps_of(p, w, l.oc[i]);
+        l.simple &= l.oc[i] >= 0;
         if (i < there && part == 0)
             bias[i] = (float)fo.shift;
     }
