@@ -21,33 +21,41 @@ except ImportError as error:
         "start Python in that folder, where the plain sources hide the installed package."
     ) from error
 
-from . import _core, models, nn, ops, random
+from . import _core, autograd, models, nn, ops, random
+from ._gradients import Slot as _Slot
 from ._tensor import Tensor, from_dlpack, from_numpy, tensor
+from .autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .models import create_model, list_models
 
 if TYPE_CHECKING:
-    from . import checkpoints, imagenet, transforms
+    from . import checkpoints, imagenet, optim, transforms
     from .checkpoints import load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Tensor",
+    "autograd",
     "checkpoints",
     "config",
     "create_model",
+    "enable_grad",
     "from_dlpack",
     "from_numpy",
     "get_num_threads",
     "imagenet",
+    "is_grad_enabled",
     "list_models",
     "load",
     "memory_stats",
     "models",
     "nn",
+    "no_grad",
     "ops",
+    "optim",
     "random",
     "save",
+    "set_grad_enabled",
     "set_num_threads",
     "show_config",
     "tensor",
@@ -59,6 +67,7 @@ _core.register(
     parameter=nn.Parameter,
     module=nn.Module,
     classes=nn.layers.CLASSES | nn.containers.CLASSES | models.blocks.CLASSES | models.CLASSES,
+    slot=_Slot,
 )
 
 
@@ -74,7 +83,7 @@ def __getattr__(name: str) -> Any:
     """Import on first use what most programs do not need."""
     from importlib import import_module
 
-    if name in ("checkpoints", "imagenet", "transforms"):
+    if name in ("checkpoints", "imagenet", "optim", "transforms"):
         return import_module(f"{__name__}.{name}")
     if name in ("load", "save"):
         return getattr(import_module(f"{__name__}.checkpoints"), name)

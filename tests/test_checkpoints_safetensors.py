@@ -101,7 +101,7 @@ def test_what_cannot_be_saved_leaves_nothing(tmp_path, tensors, writer):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("where", ["_sync", "_write"])
+@pytest.mark.parametrize("where", ["_sync", "write"])
 def test_failure_keeps_the_old_file(tmp_path, monkeypatch, where):
     path = tmp_path / "a.safetensors"
     checkpoints.save(path, {"x": np.zeros(3)})

@@ -134,6 +134,11 @@ static inline lc_vm lc_v_gt(lc_v a, lc_v b)
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
 }
 
+static inline lc_vm lc_v_eq(lc_v a, lc_v b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
+
 static inline lc_v lc_v_select(lc_vm m, lc_v a, lc_v b)
 {
     return _mm512_mask_mov_ps(b, m, a);

@@ -266,7 +266,37 @@ static PyObject *random_uniform(PyObject *module, PyObject *args)
     return random_fill(args, lc_random_uniform);
 }
 
+static PyObject *state_tuple(lc_random_state state)
+{
+    return Py_BuildValue("(KK)", (unsigned long long)state.seed, (unsigned long long)state.stream);
+}
+
+static PyObject *random_take(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return state_tuple(lc_random_take());
+}
+
+static PyObject *random_get(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return state_tuple(lc_random_get());
+}
+
+static PyObject *random_set(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned long long seed, stream;
+    if (!PyArg_ParseTuple(args, "KK:random_set", &seed, &stream))
+        return NULL;
+    lc_random_set((lc_random_state){seed, stream});
+    Py_RETURN_NONE;
+}
+
 PyMethodDef lcpy_config_methods[] = {
+    {"random_take", random_take, METH_NOARGS, "(seed, a stream of it that nobody else gets)"},
+    {"random_get", random_get, METH_NOARGS, "(seed, the next stream)"},
+    {"random_set", random_set, METH_VARARGS, "random_set(seed, the next stream)"},
     {"config", config, METH_NOARGS, "What this process runs with, as a dict."},
     {"set_num_threads", set_num_threads, METH_O, "Sets the number of threads of later runs."},
     {"get_num_threads", get_num_threads, METH_NOARGS, "The number of threads of later runs."},

@@ -17,6 +17,7 @@
 #include <numpy/arrayobject.h>
 
 #include "graph/profile.h"
+#include "graph/tape.h"
 #include "models/resnet.h"
 #include "nn/layers.h"
 
@@ -29,8 +30,10 @@ int lcpy_check(lc_status status);
 /* --- what the module keeps (core_module.c); one interpreter, one instance */
 typedef struct lcpy_state {
     PyTypeObject *tensor_base, *module_base; /* the C types */
+    PyTypeObject *segment_type;
     PyObject *tensor_class, *parameter_class,
         *module_class;        /* their Python subclasses, registered by the facade */
+    PyObject *slot_class;     /* what keeps gradient and hooks of a tensor */
     PyObject *module_classes; /* dict: class name in C -> Python class */
 } lcpy_state;
 extern lcpy_state lcpy;
@@ -64,6 +67,10 @@ typedef struct lcpy_tensor {
     lc_value value;
     int lost; /* its recording was discarded by an error: using it raises */
     int requires_grad;
+    /* History: output `out` of `node` (a segment, or a node written in Python); NULL: none. */
+    PyObject *node;
+    int out;
+    PyObject *slot; /* gradient and hooks of a leaf that is no parameter; NULL until needed */
 } lcpy_tensor;
 
 int lcpy_is_tensor(PyObject *obj);
@@ -98,6 +105,35 @@ void lcpy_unlink(lcpy_tensor *t);
  */
 lc_value lcpy_value_of(lcpy_recording *r, PyObject *obj, int private_copy, const char *what);
 
+/* --- gradients: whether they are kept, by thread */
+typedef enum lcpy_grad_mode { LCPY_GRAD_AUTO, LCPY_GRAD_OFF, LCPY_GRAD_ON } lcpy_grad_mode;
+lcpy_grad_mode lcpy_grad_get(void);
+void lcpy_grad_set(lcpy_grad_mode mode);
+/* From here on the recording's run keeps what backward needs (unless gradients are off). */
+void lcpy_keep_grads(lcpy_recording *r);
+int lcpy_keeps_grads(const lcpy_recording *r); /* NULL: outside of any recording */
+/* The module is appended: in training mode gradients are kept. */
+void lcpy_note_module(lcpy_recording *r, const lc_module *m);
+/* Gradients with respect to value v, an input, go to `edge`: (node, output) or a slot. */
+int lcpy_require_grad(lcpy_recording *r, lc_value v, PyObject *edge);
+/* Where the gradient of a tensor goes: (node, output), or its slot (made if need be); new
+ * reference. */
+PyObject *lcpy_edge_of(lcpy_tensor *t);
+/* The node of a kept run: `edges` per leaf of the tape (stolen), `arrays`: dict of what its inputs
+ * were. Takes the tape, also on failure. */
+PyObject *lcpy_segment_new(lc_tape *tape, PyObject *edges, PyObject *arrays);
+PyTypeObject *lcpy_segment_type(PyObject *module);
+
+/* Runs without the GIL: a stop check for this thread, and what takes and gives the GIL. */
+typedef struct lcpy_unlocked {
+    PyThreadState *thread;
+    lcpy_recording *outer;
+    lc_profile *profile;
+    lc_run_options options;
+} lcpy_unlocked;
+void lcpy_unlock(lcpy_unlocked *u);
+void lcpy_relock(lcpy_unlocked *u);
+
 /* Has this thread's runs from now on describe themselves in `into` (each replaces what the one
  * before wrote); NULL: no more. Returns what was set before. */
 lc_profile *lcpy_profile_runs(lc_profile *into);
@@ -125,6 +161,8 @@ extern PyMethodDef lcpy_functional_methods[]; /* functional.c */
 extern PyMethodDef lcpy_layer_methods[];      /* layers.c: constructors of layers */
 extern PyMethodDef lcpy_model_methods[];      /* models.c */
 extern PyMethodDef lcpy_config_methods[];     /* config.c */
+extern PyMethodDef lcpy_autograd_methods[];   /* autograd.c */
+extern PyMethodDef lcpy_train_methods[];      /* train.c */
 
 /* Integers out of a Python int or sequence: exactly n numbers; an int stands for n equal ones. -1
  * with an exception that names `what`. */

@@ -84,7 +84,7 @@ static PyObject *matmul(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO:matmul", &inputs[0], &inputs[1]))
         return NULL;
     static const char *const names[] = {"input", "other"};
-    return lcpy_apply(&lc_op_matmul, NULL, 2, inputs, names);
+    return lcpy_apply(&lc_op_matmul, &(lc_matmul_attr){0}, 2, inputs, names);
 }
 
 static PyObject *batch_norm(PyObject *self, PyObject *args)

@@ -257,6 +257,7 @@ static PyObject *call_native(PyObject *self, PyObject *args)
         return NULL;
     PyObject *result = NULL;
     lc_module_retain(m); /* Python code below may drop the wrapper */
+    lcpy_note_module(r, m);
     int private_copy = lcpy_is_nested(r) || runs_python(m, 0);
     for (int i = 0; i < n; i++) {
         in[i] = lcpy_value_of(r, PyTuple_GetItem(args, i), private_copy, "the input");
@@ -275,9 +276,11 @@ done:
 /* A call through Python's forward: everything inside is one recording. */
 static PyObject *call_recorded(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    lcpy_recording *r = lcpy_enter();
+    lc_module *m = lcpy_module_of(self, "self");
+    lcpy_recording *r = m ? lcpy_enter() : NULL;
     if (!r)
         return NULL;
+    lcpy_note_module(r, m);
     PyObject *method = PyObject_GetAttrString(self, "_forward_with_hooks");
     PyObject *result = method ? PyObject_Call(method, args, kwargs) : NULL;
     Py_XDECREF(method);

@@ -30,7 +30,8 @@ void lc_ir_find_needs(const lc_ir *ir, bool *needs)
             any |= needs[lc_ir_in(ir, n)[k]];
         for (int o = 0; o < n->n_out; o++) {
             lc_value y = lc_ir_out(ir, n)[o];
-            needs[y] = any && ir->values[y].desc.dtype == LC_F32;
+            if (ir->values[y].kind == LC_VALUE_NODE) /* in a recording it may be settled */
+                needs[y] = any && ir->values[y].desc.dtype == LC_F32;
         }
     }
 }

@@ -266,6 +266,17 @@ lc_status lc_graph_require_grad(lc_graph *g, lc_value v)
     return LC_OK;
 }
 
+lc_status lc_graph_needs_grad(const lc_graph *g, lc_value v, bool *out)
+{
+    bool *needs = lc_alloc((size_t)g->ir.n_values + 1);
+    if (!needs)
+        return LC_ERR_MEMORY;
+    lc_ir_find_needs(&g->ir, needs);
+    *out = needs[v];
+    lc_free(needs);
+    return LC_OK;
+}
+
 bool lc_graph_set_grad(lc_graph *g, bool on)
 {
     bool before = !g->no_grad;

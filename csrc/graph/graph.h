@@ -82,6 +82,8 @@ bool lc_graph_has_effects(const lc_graph *g); /* that are not committed yet */
 /* Says that gradients with respect to v are wanted (parameters: lc_param_requires_grad decides, as
  * of recording). Only inputs. */
 lc_status lc_graph_require_grad(lc_graph *g, lc_value v);
+/* Does v depend on something that requires a gradient, as recorded? LC_ERR_MEMORY. */
+lc_status lc_graph_needs_grad(const lc_graph *g, lc_value v, bool *out);
 /* Nodes that are appended from now on let no gradient through (off), or do (on, at first). Returns
  * what it was. */
 bool lc_graph_set_grad(lc_graph *g, bool on);

@@ -78,6 +78,15 @@ lc_status lc_ir_set_inputs(lc_ir *ir, int node, int n_in, const lc_value *in)
     return LC_OK;
 }
 
+lc_status lc_ir_set_outputs(lc_ir *ir, int node, int n_out, const lc_value *out)
+{
+    int32_t at;
+    LC_TRY(push_args(ir, n_out, out, &at));
+    ir->nodes[node].out = at;
+    ir->nodes[node].n_out = n_out;
+    return LC_OK;
+}
+
 #define INFER_ON_STACK 16
 
 lc_status lc_ir_infer(lc_ir *ir, const lc_op *op, const void *attr, int n_in, const lc_value *in,

@@ -58,6 +58,7 @@ lc_status lc_ir_add_value(lc_ir *ir, const lc_desc *desc, lc_value_kind kind, in
 lc_status lc_ir_add_node(lc_ir *ir, const lc_op *op, const void *attr, int n_in, const lc_value *in,
                          int n_out, const lc_value *out);
 lc_status lc_ir_set_inputs(lc_ir *ir, int node, int n_in, const lc_value *in);
+lc_status lc_ir_set_outputs(lc_ir *ir, int node, int n_out, const lc_value *out);
 /* Calls the op's shape rule on values of `ir` and adds its outputs as values of node `index`. */
 lc_status lc_ir_infer(lc_ir *ir, const lc_op *op, const void *attr, int n_in, const lc_value *in,
                       int index, int *n_out, lc_value out[LC_MAX_OUT]);
@@ -123,6 +124,7 @@ typedef struct lc_pass {
     lc_status (*run)(lc_ir *ir, const lc_kernels *kernels);
 } lc_pass;
 extern const lc_pass lc_passes[]; /* ends with name NULL */
+lc_status lc_pass_remake(lc_ir *ir, const lc_kernels *kernels);
 lc_status lc_pass_layout(lc_ir *ir, const lc_kernels *kernels);
 /* Drops removed nodes. */
 void lc_ir_compact(lc_ir *ir);

@@ -282,31 +282,46 @@ static void add_share(void *ctx, int tid, int team)
                               LC_SPAN_ALL, 1);
 }
 
+static void add_into(lc_storage *out, const lc_storage *a, const lc_storage *b, int64_t n)
+{
+    add_job job = {out->data, a->data, b->data, n};
+    int got = lc_threads_acquire(n < ADD_ALONE ? 1 : LC_MAX_THREADS);
+    lc_parallel(got, add_share, &job);
+    lc_threads_release(got);
+}
+
+lc_status lc_param_accumulate_grads(int n, lc_param *const *p, lc_storage *const *s)
+{
+    /* Per parameter: its gradient so far, and memory for the sum where somebody else holds that. */
+    lc_storage **old = lc_alloc_zero(2 * (size_t)n * sizeof *old + 1), **fresh = old + n;
+    lc_status status = LC_OK;
+    if (!old)
+        return LC_ERR_MEMORY;
+    for (int i = 0; i < n; i++) {
+        if (p[i]->desc.dtype != LC_F32) {
+            status = lc_fail(LC_ERR_TYPE, "only float32 parameters have gradients");
+            goto done;
+        }
+        old[i] = lc_param_grad(p[i]);
+        if (old[i] && !lc_storage_is_exclusive(old[i], 2)) /* the slot's reference and ours */
+            LC_TRY_GOTO(lc_storage_create(lc_desc_bytes(&p[i]->desc), &fresh[i]), done);
+    }
+    for (int i = 0; i < n; i++) { /* nothing fails from here on */
+        if (old[i])
+            add_into(fresh[i] ? fresh[i] : old[i], old[i], s[i], lc_desc_count(&p[i]->desc));
+        if (!old[i] || fresh[i])
+            lc_param_set_grad(p[i], fresh[i] ? fresh[i] : s[i]);
+    }
+done:
+    for (int i = 0; i < 2 * n; i++)
+        lc_storage_release(old[i]);
+    lc_free(old);
+    return status;
+}
+
 lc_status lc_param_accumulate_grad(lc_param *p, lc_storage *s)
 {
-    if (p->desc.dtype != LC_F32)
-        return lc_fail(LC_ERR_TYPE, "only float32 parameters have gradients");
-    lc_storage *old = lc_param_grad(p);
-    if (!old) {
-        lc_param_set_grad(p, s);
-        return LC_OK;
-    }
-    lc_storage *sum = old; /* two references are known: the slot's and the one above */
-    lc_status status = LC_OK;
-    if (!lc_storage_is_exclusive(old, 2))
-        status = lc_storage_create(lc_desc_bytes(&p->desc), &sum);
-    if (status == LC_OK) {
-        add_job job = {sum->data, old->data, s->data, lc_desc_count(&p->desc)};
-        int got = lc_threads_acquire(job.n < ADD_ALONE ? 1 : LC_MAX_THREADS);
-        lc_parallel(got, add_share, &job);
-        lc_threads_release(got);
-        if (sum != old) {
-            lc_param_set_grad(p, sum);
-            lc_storage_release(sum);
-        }
-    }
-    lc_storage_release(old);
-    return status;
+    return lc_param_accumulate_grads(1, &p, &s);
 }
 
 static bool same_form(const pack_entry *e, const lc_pack_key *key)

@@ -57,6 +57,8 @@ void lc_param_set_grad(lc_param *p, lc_storage *grad);
  * where somebody else holds the old gradient, the sum goes into fresh memory and they keep the old
  * one. float32 parameters only (LC_ERR_TYPE). On failure nothing has changed. */
 lc_status lc_param_accumulate_grad(lc_param *p, lc_storage *s);
+/* The same for n different parameters: all or none. */
+lc_status lc_param_accumulate_grads(int n, lc_param *const *p, lc_storage *const *s);
 
 /* What the host keeps with a parameter (its gradient); release(data) is called when it is replaced
  * or the parameter goes. Neither is guarded against concurrent calls. */

@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 #include "graph/ir.h"
-#include "ops/ops.h"
+#include "ops/grad_ops.h"
 
 /* Who produces and who consumes each value, for passes that fuse. */
 typedef struct uses {
@@ -73,7 +73,7 @@ static lc_status fold_batch_norm(lc_ir *ir, uses *u, int i)
 {
     const lc_ir_node *bn = &ir->nodes[i];
     const lc_batch_norm_attr *attr = (const lc_batch_norm_attr *)bn->attr;
-    if (bn->op != &lc_op_batch_norm || !attr->affine || attr->relu)
+    if (bn->op != &lc_op_batch_norm || !attr->affine || attr->relu || attr->batch || attr->add)
         return LC_OK;
     lc_value in[MAX_CONV_IN];
     const lc_value *bn_in = lc_ir_in(ir, bn);
@@ -92,6 +92,30 @@ static lc_status fold_batch_norm(lc_ir *ir, uses *u, int i)
     conv_attr->flags |= LC_CONV_BN;
     conv_attr->bn_eps = attr->eps;
     return move_into(ir, u, conv, i, n + 4, in);
+}
+
+/* batch_norm -> add(., r)  =>  batch_norm with `add`; the later one of two. */
+static lc_status fuse_add_norm(lc_ir *ir, uses *u, int i)
+{
+    const lc_value *terms = lc_ir_in(ir, &ir->nodes[i]);
+    lc_ir_node *norm = NULL;
+    lc_value residual = LC_NONE;
+    for (int k = 0; k < 2; k++) {
+        lc_ir_node *c = sole_producer(ir, u, i, terms[k], &lc_op_batch_norm);
+        const lc_batch_norm_attr *attr = c ? (const lc_batch_norm_attr *)c->attr : NULL;
+        if (c && !attr->add && !attr->relu && c > norm) {
+            norm = c;
+            residual = terms[1 - k];
+        }
+    }
+    if (!norm)
+        return LC_OK;
+    lc_value in[MAX_CONV_IN];
+    int n = norm->n_in;
+    memcpy(in, lc_ir_in(ir, norm), (size_t)n * sizeof *in);
+    in[n] = residual;
+    ((lc_batch_norm_attr *)norm->attr)->add = 1;
+    return move_into(ir, u, norm, i, n + 1, in);
 }
 
 /* conv2d -> add(., r)  =>  conv2d with LC_CONV_ADD. Of two convolutions the later one takes the
@@ -116,7 +140,7 @@ static lc_status fuse_add(lc_ir *ir, uses *u, int i)
         }
     }
     if (!conv)
-        return LC_OK;
+        return fuse_add_norm(ir, u, i);
     lc_value in[MAX_CONV_IN];
     int n = conv->n_in;
     memcpy(in, lc_ir_in(ir, conv), (size_t)n * sizeof *in);
@@ -149,6 +173,97 @@ static lc_status fuse_relu(lc_ir *ir, uses *u, int i)
     return move_into(ir, u, p, i, n, in);
 }
 
+/* Does a node between `from` and `to` read v? */
+static bool read_between(const lc_ir *ir, lc_value v, int from, int to)
+{
+    for (int i = from + 1; i < to; i++)
+        for (int k = 0; ir->nodes[i].op && k < ir->nodes[i].n_in; k++)
+            if (lc_ir_in(ir, &ir->nodes[i])[k] == v)
+                return true;
+    return false;
+}
+
+/* Is y the ReLU of the norm of x that `grad` is the gradient of? Then the mask can be had from x. */
+static const lc_ir_node *norm_with_relu(const lc_ir *ir, const uses *u, const lc_ir_node *grad,
+                                        lc_value y)
+{
+    const lc_batch_norm_grad_attr *a = (const lc_batch_norm_grad_attr *)grad->attr;
+    const lc_ir_node *norm = u->producer[y] >= 0 ? &ir->nodes[u->producer[y]] : NULL;
+    if (!norm || norm->op != &lc_op_batch_norm)
+        return NULL;
+    const lc_batch_norm_attr *f = (const lc_batch_norm_attr *)norm->attr;
+    int mean = f->affine ? 3 : 1, grad_mean = a->affine ? 3 : 2;
+    bool same = f->relu && !f->add && f->affine == a->affine && f->batch == a->batch &&
+                lc_ir_in(ir, norm)[0] == lc_ir_in(ir, grad)[1];
+    for (int k = 0; k < 2; k++)
+        same = same && lc_ir_in(ir, norm)[mean + k] == lc_ir_in(ir, grad)[grad_mean + k];
+    return same ? norm : NULL;
+}
+
+/* relu_grad -> batch_norm_grad  =>  batch_norm_grad with a mask. Others that read the masked
+ * gradient (what was added before the ReLU) get it from there. */
+static lc_status fuse_norm_mask(lc_ir *ir, uses *u, int i)
+{
+    if (ir->nodes[i].op != &lc_op_batch_norm_grad)
+        return LC_OK;
+    lc_ir_node grad = ir->nodes[i];
+    lc_batch_norm_grad_attr *a = (lc_batch_norm_grad_attr *)grad.attr;
+    lc_value in[MAX_CONV_IN], out[LC_MAX_OUT], dy = lc_ir_in(ir, &grad)[0];
+    int at = u->producer[dy], n = grad.n_in;
+    if (a->mask || at < 0 || ir->nodes[at].op != &lc_op_binary || ir->nodes[at].part != grad.part ||
+        ((lc_binary_attr *)ir->nodes[at].attr)->kind != LC_BINARY_MASK ||
+        !lc_desc_same_shape(&ir->values[lc_ir_in(ir, &ir->nodes[at])[1]].desc,
+                            &ir->values[dy].desc) ||
+        (u->consumers[dy] > 1 && read_between(ir, dy, at, i)))
+        return LC_OK;
+    lc_value y = lc_ir_in(ir, &ir->nodes[at])[1];
+    memcpy(in, lc_ir_in(ir, &grad), (size_t)n * sizeof *in);
+    in[0] = lc_ir_in(ir, &ir->nodes[at])[0];
+    const lc_ir_node *norm = norm_with_relu(ir, u, &grad, y);
+    a->mask = norm ? LC_NORM_MASK_X : LC_NORM_MASK_Y;
+    if (!norm)
+        in[n++] = y;
+    else if (a->affine)
+        in[n++] = lc_ir_in(ir, norm)[2];
+    if (--u->consumers[y] == 0 && norm) /* it was computed again for the mask alone */
+        ir->nodes[u->producer[y]].op = NULL;
+    if (u->consumers[dy] > 1) {
+        a->residual = 1;
+        memcpy(out, lc_ir_out(ir, &grad), (size_t)grad.n_out * sizeof *out);
+        out[grad.n_out] = dy;
+        LC_TRY(lc_ir_set_outputs(ir, i, grad.n_out + 1, out));
+        u->producer[dy] = i;
+        u->consumers[dy]--;
+    }
+    memcpy(ir->nodes[i].attr, grad.attr, sizeof grad.attr);
+    ir->nodes[at].op = NULL;
+    return lc_ir_set_inputs(ir, i, n, in);
+}
+
+/* split_apply_grad + split_gap_grad  =>  split_apply_grad with three inputs */
+static lc_status fuse_split_grad(lc_ir *ir, uses *u, int i)
+{
+    const lc_ir_node *add = &ir->nodes[i];
+    if (add->op != &lc_op_binary || ((const lc_binary_attr *)add->attr)->kind != LC_BINARY_ADD ||
+        ((const lc_binary_attr *)add->attr)->relu)
+        return LC_OK;
+    for (int k = 0; k < 2; k++) {
+        const lc_value *terms = lc_ir_in(ir, add);
+        lc_ir_node *apply = sole_producer(ir, u, i, terms[k], &lc_op_split_apply_grad);
+        lc_ir_node *gap = sole_producer(ir, u, i, terms[1 - k], &lc_op_split_gap_grad);
+        if (!apply || !gap || apply->n_in != 2 ||
+            ((lc_split_attr *)apply->attr)->radix !=
+                ((lc_split_gap_grad_attr *)gap->attr)->split.radix ||
+            ((lc_split_attr *)apply->attr)->cardinality !=
+                ((lc_split_gap_grad_attr *)gap->attr)->split.cardinality)
+            continue;
+        lc_value in[3] = {lc_ir_in(ir, apply)[0], lc_ir_in(ir, apply)[1], lc_ir_in(ir, gap)[0]};
+        gap->op = NULL;
+        return move_into(ir, u, apply, i, 3, in);
+    }
+    return LC_OK;
+}
+
 static lc_status for_each_node(lc_ir *ir, lc_status (*rewrite)(lc_ir *, uses *, int))
 {
     uses u;
@@ -179,6 +294,18 @@ static lc_status pass_fuse_relu(lc_ir *ir, const lc_kernels *kernels)
 {
     (void)kernels;
     return for_each_node(ir, fuse_relu);
+}
+
+static lc_status pass_fuse_norm_mask(lc_ir *ir, const lc_kernels *kernels)
+{
+    (void)kernels;
+    return for_each_node(ir, fuse_norm_mask);
+}
+
+static lc_status pass_fuse_split_grad(lc_ir *ir, const lc_kernels *kernels)
+{
+    (void)kernels;
+    return for_each_node(ir, fuse_split_grad);
 }
 
 /* Which values may be written straight into the memory of an output: those that a node makes, in
@@ -297,6 +424,9 @@ const lc_pass lc_passes[] = {
     {"fold_batch_norm", pass_fold_batch_norm},
     {"fuse_add", pass_fuse_add},
     {"fuse_relu", pass_fuse_relu},
+    {"fuse_norm_mask", pass_fuse_norm_mask},
+    {"fuse_split_grad", pass_fuse_split_grad},
+    {"remake", lc_pass_remake},
     {"layout", lc_pass_layout},
     {"own_outputs", pass_own_outputs},
     {"pack", pass_pack},

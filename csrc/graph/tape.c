@@ -294,3 +294,8 @@ lc_status lc_tape_backward(lc_tape *t, const void *const *dy, void *const *dx, b
     atomic_store(&t->state, keep ? READY : SPENT);
     return status;
 }
+
+bool lc_tape_is_spent(const lc_tape *t)
+{
+    return atomic_load(&t->state) == SPENT;
+}

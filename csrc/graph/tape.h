@@ -47,5 +47,6 @@ lc_value lc_tape_input_at(const lc_tape *t, int i, const void ***data);
  * undefined, and what was kept is given up all the same unless `keep`. */
 lc_status lc_tape_backward(lc_tape *t, const void *const *dy, void *const *dx, bool keep,
                            const lc_run_options *options);
+bool lc_tape_is_spent(const lc_tape *t); /* what was kept is given up */
 
 #endif

@@ -13,15 +13,19 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
     table->block = 8;
     lc_conv_kernels_fill__scalar(&table->conv);
     lc_vec_kernels_fill__scalar(&table->vec);
+    lc_grad_kernels_fill__scalar(&table->grad);
     lc_winograd_kernels_fill__scalar(&table->winograd);
     lc_wgrad_kernels_fill__scalar(&table->wgrad);
+    lc_train_kernels_fill__scalar(&table->train);
 #ifndef LC_NO_AVX2
     if (isa == LC_ISA_AVX2) {
         table->isa = LC_ISA_AVX2;
         lc_conv_kernels_fill__avx2(&table->conv);
         lc_vec_kernels_fill__avx2(&table->vec);
+        lc_grad_kernels_fill__avx2(&table->grad);
         lc_winograd_kernels_fill__avx2(&table->winograd);
         lc_wgrad_kernels_fill__avx2(&table->wgrad);
+        lc_train_kernels_fill__avx2(&table->train);
     }
 #endif
 #ifndef LC_NO_AVX512
@@ -31,8 +35,10 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
         table->block = 16;
         lc_conv_kernels_fill__avx512(&table->conv);
         lc_vec_kernels_fill__avx512(&table->vec);
+        lc_grad_kernels_fill__avx512(&table->grad);
         lc_winograd_kernels_fill__avx512(&table->winograd);
         lc_wgrad_kernels_fill__avx512(&table->wgrad);
+        lc_train_kernels_fill__avx512(&table->train);
     }
 #endif
     (void)isa;

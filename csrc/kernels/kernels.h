@@ -9,6 +9,8 @@
 
 #include "base/cpu.h"
 #include "kernels/conv_kernels.h"
+#include "kernels/grad_kernels.h"
+#include "kernels/train_kernels.h"
 #include "kernels/vec_kernels.h"
 #include "kernels/wgrad_kernels.h"
 #include "kernels/winograd_kernels.h"
@@ -18,8 +20,10 @@ typedef struct lc_kernels {
     int block; /* channels per block of activations: 8 (scalar, AVX2) or 16 (AVX-512) */
     lc_conv_kernels conv;
     lc_vec_kernels vec;
+    lc_grad_kernels grad;
     lc_winograd_kernels winograd;
     lc_wgrad_kernels wgrad;
+    lc_train_kernels train;
 } lc_kernels;
 
 /* The table for lc_cpu_get()->isa. Filled on first use, then constant. */

@@ -311,6 +311,8 @@ lc_status lc_module_append(lc_module *m, lc_graph *g, int n_in, const lc_value *
     if (!m->override && !m->cls->append)
         return lc_fail(LC_ERR_RUNTIME, "%s has no forward", m->cls->name);
     depth++;
+    if (m->training)
+        lc_graph_note_training(g);
     lc_status status = m->override ? m->override(m, m->peer, g, n_in, in, out)
                                    : m->cls->append(m, g, n_in, in, out);
     depth--;

@@ -29,16 +29,22 @@ lc_status lc_grad_scale(const lc_builder *b, float factor, lc_value x, lc_value 
     return lc_grad_unary(b, LC_UNARY_SCALE_SHIFT, factor, 0.0f, x, out);
 }
 
-lc_status lc_grad_reshape(const lc_builder *b, lc_value x, const lc_desc *like, lc_value *out)
+lc_status lc_grad_shape(const lc_builder *b, lc_value x, int rank, const int64_t *dim,
+                        lc_value *out)
 {
     lc_reshape_attr a;
     memset(&a, 0, sizeof a);
+    a.rank = rank;
+    memcpy(a.dim, dim, (size_t)rank * sizeof *a.dim);
+    return lc_grad_node(b, &lc_op_reshape, &a, 1, &x, out);
+}
+
+lc_status lc_grad_reshape(const lc_builder *b, lc_value x, const lc_desc *like, lc_value *out)
+{
     *out = x;
     if (lc_desc_same_shape(b->desc(b->ctx, x), like))
         return LC_OK;
-    a.rank = like->rank;
-    memcpy(a.dim, like->dim, (size_t)like->rank * sizeof *a.dim);
-    return lc_grad_node(b, &lc_op_reshape, &a, 1, &x, out);
+    return lc_grad_shape(b, x, like->rank, like->dim, out);
 }
 
 lc_status lc_grad_expand(const lc_builder *b, lc_value x, const lc_desc *like, lc_value *out)

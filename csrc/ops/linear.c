@@ -1,8 +1,9 @@
 #include <string.h>
 
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/matrix.h"
 #include "ops/op_util.h"
-#include "ops/ops.h"
 
 typedef struct pack_attr {
     uint32_t flags; /* LC_CONV_BIAS */
@@ -119,6 +120,30 @@ static int64_t linear_macs(const void *attr, int n_in, const lc_desc *in, const 
     return lc_count_mul(lc_desc_count(&out[0]), in[0].dim[in[0].rank - 1]);
 }
 
+/* dx = dy w, dw = dy' x, db = the sum of dy over its rows */
+static lc_status linear_backward(const lc_backward *g)
+{
+    lc_desc x = *g->b->desc(g->b->ctx, g->in[0]), w = *g->b->desc(g->b->ctx, g->in[1]);
+    lc_value dy = g->dy[0], rows = g->in[0];
+    if (g->needs[0])
+        LC_TRY(lc_grad_node(g->b, &lc_op_matmul, &(lc_matmul_attr){0}, 2,
+                            (lc_value[]){dy, g->in[1]}, &g->dx[0]));
+    if (x.rank != 2) {
+        int64_t m = 1;
+        for (int i = 0; i + 1 < x.rank; i++)
+            m *= x.dim[i];
+        LC_TRY(lc_grad_shape(g->b, dy, 2, (int64_t[]){m, w.dim[0]}, &dy));
+        LC_TRY(lc_grad_shape(g->b, rows, 2, (int64_t[]){m, w.dim[1]}, &rows));
+    }
+    if (g->needs[1])
+        LC_TRY(lc_grad_node(g->b, &lc_op_matmul, &(lc_matmul_attr){.transpose_a = 1}, 2,
+                            (lc_value[]){dy, rows}, &g->dx[1]));
+    lc_reduce_attr sum = {.kind = LC_REDUCE_SUM, .axes = 1};
+    if (g->n_in > 2 && g->needs[2])
+        LC_TRY(lc_grad_node(g->b, &lc_op_reduce, &sum, 1, &dy, &g->dx[2]));
+    return LC_OK;
+}
+
 const lc_op lc_op_linear = {
     .name = "linear",
     .attr_size = sizeof(lc_linear_attr),
@@ -127,6 +152,7 @@ const lc_op lc_op_linear = {
     .set_packed = linear_set_packed,
     .prepare = linear_prepare,
     .run = linear_run,
+    .backward = linear_backward,
     .macs = linear_macs,
 };
 

@@ -51,18 +51,36 @@ typedef struct lc_linear_attr {
 extern const lc_op lc_op_linear;
 extern const lc_op lc_op_linear_pack;
 
-/* --- matmul: a (..., M, K), b (..., K, N), 1-D and broadcasting as numpy.matmul. No attributes. */
+/* --- matmul: a (..., M, K), b (..., K, N), 1-D and broadcasting as numpy.matmul. A transposed
+ * operand, of two dimensions or more, is given as (..., K, M) or (..., N, K). */
+typedef struct lc_matmul_attr {
+    uint32_t transpose_a, transpose_b;
+} lc_matmul_attr;
 extern const lc_op lc_op_matmul;
 
-/* --- batch norm in eval mode: x (N, C, ...), gamma, beta, mean, var (C); without affine the
- * recorder passes no gamma and beta. y = (x - mean) / sqrt(var + eps) * gamma + beta, then ReLU if
- * asked for by the fusing pass. */
+/* --- batch norm: x (N, C, ...), [gamma, beta], mean, var (C), [r, of x's shape]; without affine
+ * the recorder passes no gamma and beta. y = (x - mean) / sqrt(var + eps) * gamma + beta, then + r
+ * and ReLU if asked for by the fusing passes. In training (batch) the statistics are those of
+ * batch_stats, with 1 / sqrt(var + eps) in place of var. */
 typedef struct lc_batch_norm_attr {
     float eps;
-    uint32_t affine; /* inputs: x, [gamma, beta], mean, var */
+    uint32_t affine;
     uint32_t relu;
+    uint32_t batch;
+    uint32_t add;
 } lc_batch_norm_attr;
 extern const lc_op lc_op_batch_norm;
+
+/* --- statistics of each channel of a batch: x (N, C, ...), [running_mean, running_var (C)],
+ * [count (1 element, float32): how many batches were tracked before] -> mean, invstd = 1 / sqrt(var
+ * + eps) (C), [new running mean and variance]. The running ones go momentum (or 1 / (count + 1)) of
+ * the way to this batch's, the variance unbiased. */
+enum { LC_STATS_ALONE = 0, LC_STATS_MOMENTUM, LC_STATS_COUNT };
+typedef struct lc_batch_stats_attr {
+    float eps, momentum;
+    uint32_t track;
+} lc_batch_stats_attr;
+extern const lc_op lc_op_batch_stats;
 
 /* --- one input, elementwise; NaN goes through */
 enum {
@@ -137,6 +155,7 @@ typedef struct lc_reduce_attr {
     uint32_t kind;
     uint32_t axes; /* bit i: axis i is reduced; argmax: one bit or all (flattened) */
     uint32_t keepdim;
+    uint32_t to_first; /* gradients of max and min: to the first of equals (else shared) */
 } lc_reduce_attr;
 extern const lc_op lc_op_reduce; /* argmax gives LC_I64 */
 
@@ -191,5 +210,48 @@ extern const lc_op lc_op_split_apply; /* x (N, R*C, H, W), attention (N, R*C, 1,
                                          x * attention: (N, C, H, W) */
 
 /* Dropout in eval mode and Identity record nothing. */
+
+/* --- random zeros: x, seed (2, int64: seed and stream of base/random.h) -> x's shape. What is
+ * dropped is a function of the seed and of the element's place in plain memory, in any layout; the
+ * gradient is the same op on dy. */
+typedef struct lc_dropout_attr {
+    double p; /* the share of zeros */
+} lc_dropout_attr;
+extern const lc_op lc_op_dropout; /* what stays is divided by 1 - p */
+typedef struct lc_drop_path_attr {
+    double p;
+    uint32_t scale_by_keep; /* divide what stays by 1 - p */
+    uint32_t zero;
+} lc_drop_path_attr;
+extern const lc_op lc_op_drop_path; /* whole samples: x[n] */
+typedef struct lc_drop_block_attr {
+    double p;
+    int64_t block_size; /* a larger one than the plane is cut to it */
+} lc_drop_block_attr;
+extern const lc_op lc_op_drop_block; /* squares of x (N, C, H, W): Ghiasi et al. 2018 */
+
+/* --- losses. `reduction`: the result is one number, or (NONE) one per place. */
+enum { LC_LOSS_NONE = 0, LC_LOSS_MEAN, LC_LOSS_SUM };
+/* x (N, C, ...) or (C), target: class numbers (N, ...) int64, or shares of x's shape float32;
+ * [weight (C)]. PyTorch's cross_entropy; with `log_probs` its nll_loss. A class number out of range
+ * is LC_ERR_VALUE when run. */
+typedef struct lc_cross_entropy_attr {
+    int64_t ignore_index; /* class numbers only */
+    double label_smoothing;
+    uint32_t reduction;
+    uint32_t weighted;
+    uint32_t log_probs; /* x are logarithms of probabilities, not logits */
+    uint32_t zero;
+} lc_cross_entropy_attr;
+extern const lc_op lc_op_cross_entropy;
+/* x, target of one shape, [weight], [pos_weight], of that shape too */
+typedef struct lc_bce_attr {
+    uint32_t reduction, weighted, pos_weighted;
+} lc_bce_attr;
+extern const lc_op lc_op_bce_with_logits;
+typedef struct lc_mse_attr {
+    uint32_t reduction;
+} lc_mse_attr;
+extern const lc_op lc_op_mse; /* x, target of one shape */
 
 #endif

@@ -7,6 +7,7 @@
  * schedule); few outputs of many parts are done in two phases, parts first. */
 #include <string.h>
 
+#include "ops/grad_ops.h"
 #include "ops/grad_util.h"
 #include "ops/op_util.h"
 #include "ops/ops.h"
@@ -385,8 +386,10 @@ static lc_status backward(const lc_backward *g)
     lc_desc kept = x;
     lc_value dy = g->dy[0];
     int64_t count = 1;
+    if (a->kind == LC_REDUCE_ARGMAX)
+        return lc_fail(LC_ERR_RUNTIME, "argmax has no gradient");
     if (a->kind != LC_REDUCE_SUM && a->kind != LC_REDUCE_MEAN)
-        return lc_fail(LC_ERR_RUNTIME, "%s has no gradient", names[a->kind]);
+        return lc_extreme_backward(g);
     for (int i = 0; i < x.rank; i++)
         if (a->axes >> i & 1u) {
             count *= x.dim[i];

@@ -7,12 +7,15 @@ and nothing else is held in memory. Writing is the safetensors library's where i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import secrets
 import stat
 import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -135,7 +138,8 @@ def read_safetensors(file: SharedFile) -> tuple[dict[str, Entry], dict[str, str]
     return entries, metadata
 
 
-def _prepare(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def prepare(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return little-endian arrays in C order; TypeError for types that a file cannot have."""
     prepared = {}
     for name, value in tensors.items():
         if not isinstance(name, str) or name == "__metadata__":
@@ -148,7 +152,8 @@ def _prepare(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return prepared
 
 
-def _write(path: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+def write(path: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, with the arrays of `prepare`."""
     # As the library does: wide types first, so that everything is aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
@@ -180,6 +185,40 @@ def _sync(path: str) -> None:
         os.close(descriptor)
 
 
+def replace_file(path: str | os.PathLike[str], write_to: Callable[[str], None]) -> None:
+    """Write a file under a temporary name in its folder, bring it to disk, and put it in place.
+
+    Whatever happens meanwhile, `path` is the old file or the new one, whole. What a killed process
+    left behind is removed by a later call, an hour after its last change at the earliest.
+    """
+    path = os.path.realpath(os.fspath(path))
+    folder, name = os.path.split(path)
+    beginning = f".{name[:100]}."
+    _remove_leftovers(folder, beginning)
+    temporary = os.path.join(folder, f"{beginning}{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        write_to(temporary)
+        os.chmod(temporary, mode)  # the safetensors library makes it readable for its owner only
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+    if os.name == "posix":
+        _sync(folder)
+
+
+def _remove_leftovers(folder: str, beginning: str) -> None:
+    pattern = re.compile(re.escape(beginning) + r"[0-9a-f]{16}\.tmp")
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if pattern.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > 3600:
+                os.unlink(entry.path)
+
+
 def save(
     path: str | os.PathLike[str],
     tensors: Mapping[str, Any],
@@ -199,28 +238,21 @@ def save(
     metadata : Mapping of str to str, optional
         Texts for the header.
     """
-    path = os.path.realpath(os.fspath(path))
     texts = {"format": "pt", "producer": "lucid_c", **(metadata or {})}
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in texts.items()):
         raise TypeError("metadata must map str to str")
-    prepared = _prepare(tensors)
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    prepared = prepare(tensors)
+
+    def write_tensors(temporary: str) -> None:
         try:
+            from safetensors import SafetensorError
             from safetensors.numpy import save_file
         except ImportError:
-            _write(temporary, prepared, texts)
-        else:
+            write(temporary, prepared, texts)
+            return
+        try:
             save_file(prepared, temporary, texts)
-        os.chmod(temporary, mode)  # the library makes it readable for its owner only
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    if os.name == "posix":
-        _sync(folder)
+        except SafetensorError as error:
+            raise OSError(f"{os.fspath(path)}: {error}") from None
+
+    replace_file(path, write_tensors)

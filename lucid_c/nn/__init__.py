@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .._tensor import Parameter
-from . import containers, functional, layers, module
+from . import containers, functional, layers, module, utils
 from .containers import ModuleList, Sequential
 from .layers import (
     AdaptiveAvgPool2d,
@@ -11,7 +11,9 @@ from .layers import (
     BatchNorm2d,
     Conv2d,
     ConvBNReLU2d,
+    DropBlock2d,
     Dropout,
+    DropPath,
     Flatten,
     GlobalAvgPool2d,
     Identity,
@@ -32,6 +34,8 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "ConvBNReLU2d",
+    "DropBlock2d",
+    "DropPath",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
@@ -52,6 +56,7 @@ __all__ = [
     "functional",
     "layers",
     "module",
+    "utils",
 ]
 
 

@@ -280,6 +280,14 @@ class Module(Tree):
             value.requires_grad = requires_grad
         return self
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Remove the gradients of all parameters, or set them to zero."""
+        for value in self.parameters():
+            if set_to_none:
+                value.grad = None
+            elif value.grad is not None:
+                value.grad = np.zeros(value.shape, np.float32)
+
     def to(self, *targets: Any, **named: Any) -> Self:
         """Return the module itself: it is on the CPU and float32, anything else is an error."""
         for target in (*targets, *named.values()):
