@@ -477,7 +477,8 @@ static void transform(const lc_step *step, const lc_bind *bind, const tile *t, i
     const lc_kernels *k = step->kernels;
     const lc_wgrad_run *run = &p->run;
     float *scratch = bind->scratch;
-    lc_winograd_run x = {.block = run->block,
+    lc_winograd_run x = {.form = &lc_winograd_forms[LC_WINOGRAD_3X3],
+                         .block = run->block,
                          .tile_columns = ceil_div(p->ow, LC_WINOGRAD_TILE),
                          .x_row = run->x_row,
                          .x_blk = p->x_block,
@@ -505,7 +506,7 @@ static void transform(const lc_step *step, const lc_bind *bind, const tile *t, i
                (t->group * p->form.ob + t->o0) * p->dy_vec;
         x.v = scratch + p->v_at + (at - from) * run->block;
         dy.v = scratch + p->w_at + (at - from) * run->block;
-        k->winograd.input(&x);
+        k->winograd.input[LC_WINOGRAD_3X3](&x);
         k->wgrad.tiles(&dy);
     }
 }
