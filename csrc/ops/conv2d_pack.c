@@ -147,10 +147,11 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
  * reading them. */
 enum { LANES = 8 };
 
-/* A column or row of three numbers becomes six. */
-static inline void winograd_six(const double *a, const double *b, const double *c, double *u[6])
+/* A column or row of three numbers becomes six. s2: for stride 2. */
+static inline void winograd_six(bool s2, const double *a, const double *b, const double *c,
+                                double *u[6])
 {
-    for (int i = 0; i < LANES; i++) {
+    for (int i = 0; i < LANES && !s2; i++) {
         const double s = (a[i] + c[i]) * (1. / 3), m = b[i] * (1. / 3);
         u[0][i] = a[i];
         u[1][i] = m + s;
@@ -159,12 +160,7 @@ static inline void winograd_six(const double *a, const double *b, const double *
         u[4][i] = (a[i] - b[i] * 2 + c[i] * 4) * (1. / 15);
         u[5][i] = c[i];
     }
-}
-
-/* The same for stride 2. */
-static inline void winograd_six_s2(const double *a, const double *b, const double *c, double *u[6])
-{
-    for (int i = 0; i < LANES; i++) {
+    for (int i = 0; i < LANES && s2; i++) {
         u[0][i] = a[i];
         u[1][i] = (c[i] - a[i]) * (2. / 9);
         u[2][i] = (a[i] * 2 + c[i]) * (-4. / 9);
@@ -175,16 +171,15 @@ static inline void winograd_six_s2(const double *a, const double *b, const doubl
 }
 
 /* Position p goes to u + p * position. */
-static void winograd_weights(bool s2, double w[9][LANES], float *u, int64_t position)
+static inline void winograd_weights(bool s2, double w[9][LANES], float *u, int64_t position)
 {
-    void (*six)(const double *, const double *, const double *, double *[6]) =
-        s2 ? winograd_six_s2 : winograd_six;
     double t[6][3][LANES], r[6][LANES];
     for (int j = 0; j < 3; j++)
-        six(w[j], w[3 + j], w[6 + j],
-            (double *[]){t[0][j], t[1][j], t[2][j], t[3][j], t[4][j], t[5][j]});
+        winograd_six(s2, w[j], w[3 + j], w[6 + j],
+                     (double *[]){t[0][j], t[1][j], t[2][j], t[3][j], t[4][j], t[5][j]});
     for (int i = 0; i < 6; i++) {
-        six(t[i][0], t[i][1], t[i][2], (double *[]){r[0], r[1], r[2], r[3], r[4], r[5]});
+        winograd_six(s2, t[i][0], t[i][1], t[i][2],
+                     (double *[]){r[0], r[1], r[2], r[3], r[4], r[5]});
         for (int j = 0; j < 6; j++, u += position)
             for (int l = 0; l < LANES; l++)
                 u[l] = (float)r[j][l];
@@ -247,9 +242,9 @@ static void pack_direct(const pack_prep *p, int64_t group, const panel_lanes *l,
 
 static void pack_winograd(const pack_prep *p, int64_t group, const panel_lanes *l, float *to)
 {
+    const bool s2 = p->shape.algorithm == LC_CONV_WINOGRAD_S2;
     const int64_t channels = p->form.ib * p->form.cb;
     const bool turn = (p->conv.flags & LC_CONV_TRANSPOSED) != 0;
-    const bool s2 = p->shape.algorithm == LC_CONV_WINOGRAD_S2;
     for (int64_t k = 0; k < channels; k++) {
         const int64_t ic = input_channel(p, group, k / p->form.cb, k % p->form.cb);
         for (int64_t lane = 0; lane < l->width; lane += LANES, to += LANES) {
@@ -261,34 +256,28 @@ static void pack_winograd(const pack_prep *p, int64_t group, const panel_lanes *
                 for (int t = 0; t < 9; t++)
                     taps[t][i] = from[turn ? 8 - t : t] * l->scale[lane + i];
             }
-            winograd_weights(s2, taps, to, channels * l->width);
+            if (s2) /* two copies, each without the other's code */
+                winograd_weights(true, taps, to, channels * l->width);
+            else
+                winograd_weights(false, taps, to, channels * l->width);
         }
     }
 }
 
 /* b[row][column] of halves -> the right factors of Strassen's seven products, for the left ones of
- * kernels/winograd_kernels.h; of LANES weights side by side. */
-static inline void strassen_weights(const double *b11, const double *b12, const double *b21,
-                                    const double *b22, double u[7][LANES])
+ * kernels/winograd_kernels.h; LANES of them. */
+static void strassen_weights(const double *b11, const double *b12, const double *b21,
+                             const double *b22, double u[7][LANES])
 {
     for (int i = 0; i < LANES; i++) {
-        const double t1 = b12[i] - b11[i], t2 = b22[i] - t1;
         u[0][i] = b11[i];
         u[1][i] = b21[i];
         u[2][i] = b22[i];
-        u[3][i] = t2 - b21[i];
-        u[4][i] = t1;
-        u[5][i] = t2;
+        u[4][i] = b12[i] - b11[i];
+        u[5][i] = b22[i] - u[4][i];
+        u[3][i] = u[5][i] - b21[i];
         u[6][i] = b22[i] - b12[i];
     }
-}
-
-/* Matrix f of seven goes to `to + f * matrix`. */
-static inline void put_seven(double u[7][LANES], float *to, int64_t matrix)
-{
-    for (int f = 0; f < 7; f++, to += matrix)
-        for (int i = 0; i < LANES; i++)
-            to[i] = (float)u[f][i];
 }
 
 /* l[q]: the panel's lanes of part q of the outputs. All lanes exist. */
@@ -297,28 +286,24 @@ static void pack_strassen(const pack_prep *p, const panel_lanes *l, int parts, f
     const int64_t part = p->shape.ic / parts, matrix = part * l->width;
     for (int64_t k = 0; k < part; k++)
         for (int64_t lane = 0; lane < l->width; lane += LANES, to += LANES) {
-            double b[4][4][LANES], t[7][LANES], s[7][4][LANES]; /* b[part of inputs, outputs] */
-            for (int q = 0; q < parts; q++)
-                for (int i = 0; i < LANES; i++) {
-                    const float *w = l[q].w[lane + i] + k * l->next;
-                    for (int r = 0; r < parts; r++)
-                        b[r][q][i] = w[r * part * l->next] * l[q].scale[lane + i];
-                }
-            if (parts == 2) {
-                strassen_weights(b[0][0], b[0][1], b[1][0], b[1][1], t);
-                put_seven(t, to, matrix);
-                continue;
-            }
-            for (int e = 0; e < 4; e++) {
+            /* b[part of inputs][part of outputs] */
+            double b[4][4][LANES], t[4][7][LANES], u[49][LANES];
+            for (int r = 0; r < parts; r++)
+                for (int q = 0; q < parts; q++)
+                    for (int i = 0; i < LANES; i++)
+                        b[r][q][i] =
+                            l[q].w[lane + i][(r * part + k) * l[q].next] * l[q].scale[lane + i];
+            if (parts == 2)
+                strassen_weights(b[0][0], b[0][1], b[1][0], b[1][1], u);
+            for (int e = 0; parts == 4 && e < 4; e++) {
                 const int r = e / 2, q = e % 2;
-                strassen_weights(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], t);
-                for (int f = 0; f < 7; f++)
-                    memcpy(s[f][e], t[f], sizeof t[f]);
+                strassen_weights(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], t[e]);
             }
-            for (int f = 0; f < 7; f++) {
-                strassen_weights(s[f][0], s[f][1], s[f][2], s[f][3], t);
-                put_seven(t, to + f * 7 * matrix, matrix);
-            }
+            for (int f = 0; parts == 4 && f < 7; f++)
+                strassen_weights(t[0][f], t[1][f], t[2][f], t[3][f], u + f * 7);
+            for (int f = 0; f < (parts == 2 ? 7 : 49); f++)
+                for (int i = 0; i < LANES; i++)
+                    to[f * matrix + i] = (float)u[f][i];
         }
 }
 
@@ -329,7 +314,7 @@ static panel_lanes find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, co
 {
     const lc_conv_shape *s = &p->shape;
     const int64_t slot = (group * p->form.ob + first) * s->block; /* of the first one */
-    float *biases = (float *)((char *)bind->out[0] + p->form.bias_at) + slot;
+    float *to = (float *)((char *)bind->out[0] + p->form.bias_at) + slot;
     panel_lanes l = {.width = width,
                      .next = s->kh * s->kw * (transposed(a) ? s->oc / s->groups : 1),
                      .simple = !(a->flags & LC_CONV_BN)};
@@ -340,7 +325,7 @@ static panel_lanes find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, co
         l.w[i] = l.oc[i] < 0 ? NULL : taps_of(p, bind->in[0], l.oc[i]);
         l.simple &= l.oc[i] >= 0;
         if (i < there && bias)
-            biases[i] = (float)fo.shift;
+            to[i] = (float)fo.shift;
     }
     return l;
 }
@@ -358,9 +343,9 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
     panel_lanes l[4];
     for (int q = 0; q < parts; q++)
         l[q] = find_lanes(p, a, bind, group, first + q * f->ob / parts, width, there, part == 0);
-    float *blob = bind->out[0];
+    float *to = bind->out[0];
     if (winograd) {
-        float *to = blob + (group * f->panels * 2 + first) * f->w_ob;
+        to += (group * f->panels * 2 + first) * f->w_ob;
         if (parts > 1)
             pack_strassen(p, l, parts, to);
         else
@@ -370,9 +355,9 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
     const lc_conv_axis axis[2] = {lc_conv_axis_get(&p->conv, 0, s->kh, part / p->parts[1]),
                                   lc_conv_axis_get(&p->conv, 1, s->kw, part % p->parts[1])};
     const int64_t tap = f->w_ob / (s->kh * s->kw); /* floats of an output block */
+    to += lc_conv_part_at(f, s->kh, s->kw, axis);
     pack_direct(p, group, l, axis,
-                blob + lc_conv_part_at(f, s->kh, s->kw, axis) +
-                    (group * f->ob + first) * axis[0].taps * axis[1].taps * tap);
+                to + (group * f->ob + first) * axis[0].taps * axis[1].taps * tap);
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
