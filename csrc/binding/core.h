@@ -112,8 +112,6 @@ void lcpy_grad_set(lcpy_grad_mode mode);
 /* From here on the recording's run keeps what backward needs (unless gradients are off). */
 void lcpy_keep_grads(lcpy_recording *r);
 int lcpy_keeps_grads(const lcpy_recording *r); /* NULL: outside of any recording */
-/* The module is appended: in training mode gradients are kept. */
-void lcpy_note_module(lcpy_recording *r, const lc_module *m);
 /* Gradients with respect to value v, an input, go to `edge`: (node, output) or a slot. */
 int lcpy_require_grad(lcpy_recording *r, lc_value v, PyObject *edge);
 /* Where the gradient of a tensor goes: (node, output), or its slot (made if need be); new

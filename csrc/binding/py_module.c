@@ -257,7 +257,7 @@ static PyObject *call_native(PyObject *self, PyObject *args)
         return NULL;
     PyObject *result = NULL;
     lc_module_retain(m); /* Python code below may drop the wrapper */
-    lcpy_note_module(r, m);
+    bool begun = lc_module_begin(m, lcpy_graph_of(r));
     int private_copy = lcpy_is_nested(r) || runs_python(m, 0);
     for (int i = 0; i < n; i++) {
         in[i] = lcpy_value_of(r, PyTuple_GetItem(args, i), private_copy, "the input");
@@ -267,6 +267,7 @@ static PyObject *call_native(PyObject *self, PyObject *args)
     if (lcpy_check(lc_module_class_of(m)->append(m, lcpy_graph_of(r), n, in, out)) == 0)
         result = lcpy_tensor_from_value(r, out[0]);
 done:
+    lc_module_end(begun, lcpy_graph_of(r));
     lc_module_release(m);
     if (lcpy_leave(r, result != NULL) < 0)
         Py_CLEAR(result);
@@ -280,10 +281,11 @@ static PyObject *call_recorded(PyObject *self, PyObject *args, PyObject *kwargs)
     lcpy_recording *r = m ? lcpy_enter() : NULL;
     if (!r)
         return NULL;
-    lcpy_note_module(r, m);
+    bool begun = lc_module_begin(m, lcpy_graph_of(r));
     PyObject *method = PyObject_GetAttrString(self, "_forward_with_hooks");
     PyObject *result = method ? PyObject_Call(method, args, kwargs) : NULL;
     Py_XDECREF(method);
+    lc_module_end(begun, lcpy_graph_of(r));
     if (lcpy_leave(r, result != NULL) < 0)
         Py_CLEAR(result);
     return result;
@@ -307,6 +309,23 @@ static PyObject *set_training(PyObject *self, PyObject *flag)
         return NULL;
     lc_module_set_training(m, on != 0);
     Py_RETURN_NONE;
+}
+
+static PyObject *set_recompute(PyObject *self, PyObject *flag)
+{
+    lc_module *m = lcpy_module_of(self, "self");
+    int on = m ? PyObject_IsTrue(flag) : -1;
+    if (on < 0)
+        return NULL;
+    lc_module_set_recompute(m, on != 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_recompute(PyObject *self, void *unused)
+{
+    (void)unused;
+    lc_module *m = lcpy_module_of(self, "self");
+    return m ? PyBool_FromLong(lc_module_recomputes(m)) : NULL;
 }
 
 static PyObject *reset(PyObject *self, PyObject *seed)
@@ -400,12 +419,14 @@ static PyMethodDef module_methods[] = {
      "Calls self._forward_with_hooks(...) inside of a recording; the outermost call runs it."},
     {"_set_override", set_override, METH_O, "Whether C parents call this module through Python."},
     {"_set_training", set_training, METH_O, "Sets the training flag of this module alone."},
+    {"_set_recompute", set_recompute, METH_O, "Sets the recompute flag of this module alone."},
     {"_reset", reset, METH_O, "Initial values for all parameters of the tree, from a seed."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef module_getset[] = {
     {"training", get_training, NULL, "Whether the module is in training mode.", NULL},
+    {"recompute", get_recompute, NULL, "Whether backward computes the module again.", NULL},
     {"_class_name", get_class_name, NULL, "Name of the C class.", NULL},
     {"_is_set_up", get_is_set_up, NULL, "Whether __init__ has run.", NULL},
     {"_id", get_id, NULL, "Identity of the C module.", NULL},

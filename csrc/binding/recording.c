@@ -80,12 +80,6 @@ int lcpy_keeps_grads(const lcpy_recording *r)
     return r ? r->keep_grads || lc_graph_is_training(r->graph) : grad_mode != LCPY_GRAD_OFF;
 }
 
-void lcpy_note_module(lcpy_recording *r, const lc_module *m)
-{
-    if (lc_module_is_training(m))
-        lcpy_keep_grads(r);
-}
-
 /* dict[v] = item */
 static int put(PyObject *dict, lc_value v, PyObject *item)
 {

@@ -67,7 +67,16 @@ bool lc_module_is_training(const lc_module *m);
 void lc_module_train(lc_module *m, bool training);        /* this module and all below */
 void lc_module_set_training(lc_module *m, bool training); /* this module only */
 
+/* Whether backward computes what the module appends again, rather than keep it; of this module
+ * alone. Off at first. */
+bool lc_module_recomputes(const lc_module *m);
+void lc_module_set_recompute(lc_module *m, bool recompute);
+
 /* --- calling */
+/* Around whatever m appends: notes that it is in training mode, and what is computed again. Only for
+ * hosts that append a module by other ways than lc_module_append. `begun`: what begin returned. */
+bool lc_module_begin(const lc_module *m, lc_graph *g);
+void lc_module_end(bool begun, lc_graph *g);
 /* Appends `m` to the graph: through its override if it has one (the host's: hooks, a subclass's own
  * forward), else its class. */
 lc_status lc_module_append(lc_module *m, lc_graph *g, int n_in, const lc_value *in, lc_value *out);

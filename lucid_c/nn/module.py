@@ -222,6 +222,20 @@ class Module(Tree):
     def training(self, mode: bool) -> None:
         self._set_training(bool(mode))
 
+    @property
+    def recompute(self) -> bool:
+        """Whether `backward` computes this module again instead of keeping its inner values.
+
+        It takes less memory and more time. Set it on blocks (`ResNet.set_grad_checkpointing` does
+        so for all of them): what enters and leaves the module is kept. Results are the same bits,
+        running statistics are updated once, and dropout draws the same numbers again.
+        """
+        return _core.Module.recompute.__get__(self)
+
+    @recompute.setter
+    def recompute(self, on: bool) -> None:
+        self._set_recompute(bool(on))
+
     def _check_free(self, name: str, kind: str) -> None:
         taken = next((row for row in self._entries() if row[0] == name), None)
         if taken[1] != kind if taken else hasattr(self, name):
@@ -398,7 +412,8 @@ class Module(Tree):
 
     def __reduce__(self) -> tuple:
         rows = [(name, kind, known(value), keep) for name, kind, value, keep in self._entries()]
-        state = {"entries": rows, "training": self.training, "attributes": self.__dict__}
+        flags = {"training": self.training, "recompute": self.recompute}
+        state = {"entries": rows, "attributes": self.__dict__, **flags}
         class_name, config = _core.dump(self)
         return _revive, (type(self), class_name, config or b""), state
 
@@ -410,6 +425,7 @@ class Module(Tree):
                 self._set_param(name, value, kind == "buffer", persistent)
         self.__dict__.update(state["attributes"])
         self._set_training(state["training"])
+        self._set_recompute(state.get("recompute", False))
         self._choose_call()
 
     def extra_repr(self) -> str:
