@@ -43,6 +43,8 @@ extern lcpy_state lcpy;
  * are converted, scalars are 0-d). TypeError that names `what` and the dtype for anything else;
  * Python ints and floats are taken. New reference. */
 PyArrayObject *lcpy_float_array(PyObject *obj, const char *what);
+/* The same, or of int64 if `obj` holds integers (not bools). */
+PyArrayObject *lcpy_number_array(PyObject *obj, const char *what);
 /* Desc of an array's shape; -1 with an exception for rank > 8. */
 int lcpy_desc_of(PyArrayObject *array, lc_desc *out);
 /* A fresh array for a desc (float32 or int64). */
@@ -136,9 +138,16 @@ void lcpy_relock(lcpy_unlocked *u);
  * before wrote); NULL: no more. Returns what was set before. */
 lc_profile *lcpy_profile_runs(lc_profile *into);
 
+/* The number of an op's argument; what is done with it from here on is part of the recording.
+ * `integers`: it may hold integers. LC_NONE with an exception set. */
+lc_value lcpy_argument(lcpy_recording *r, PyObject *obj, const char *what, int integers);
 /* One op on tensors: appended to the current recording, or run at once. New reference. */
 PyObject *lcpy_apply(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
                      const char *const *names);
+/* The same for ops with an input 1 that may hold integers, or with a seed after the inputs. */
+enum { LCPY_INTEGERS = 1, LCPY_SEEDED = 2 };
+PyObject *lcpy_apply_as(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
+                        const char *const *names, unsigned flags);
 
 /* --- modules (py_module.c) */
 typedef struct lcpy_module {
@@ -156,6 +165,7 @@ int lcpy_module_assign(lcpy_module *self, lc_module *m);
 
 /* --- method tables, one per file */
 extern PyMethodDef lcpy_functional_methods[]; /* functional.c */
+extern PyMethodDef lcpy_loss_methods[];       /* losses.c: losses, dropout */
 extern PyMethodDef lcpy_layer_methods[];      /* layers.c: constructors of layers */
 extern PyMethodDef lcpy_model_methods[];      /* models.c */
 extern PyMethodDef lcpy_config_methods[];     /* config.c */
