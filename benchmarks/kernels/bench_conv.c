@@ -188,7 +188,7 @@ static result bench(const layer *l, const options *o, const lc_kernels *k)
     lc_desc w_desc = in[1];
     lc_pack_spec spec;
     op->pack(attr, 2, in, &out, k, &spec);
-    op->set_packed(attr, 2, in);
+    op->set_packed(attr, 2, in, &out);
     spec.op->infer(spec.attr, 1, &w_desc, &n_out, &in[1]);
     int copies = o->cold ? (int)(80e6 / (double)lc_desc_bytes(&in[1])) + 1 : 1;
     copies = copies > 200 ? 200 : copies;

@@ -76,7 +76,7 @@ static int prepare(job *j, const lc_op *op, const lc_kernels *k)
         lc_desc w = j->in[1];
         int n_out;
         op->pack(&j->attr, n_in, j->in, &j->out, k, &spec);
-        op->set_packed(&j->attr, n_in, j->in);
+        op->set_packed(&j->attr, n_in, j->in, &j->out);
         if (spec.op->infer(spec.attr, 1, &w, &n_out, &j->in[1]) != LC_OK)
             return 0;
         j->blob = lc_alloc(lc_desc_bytes(&j->in[1]));
@@ -158,13 +158,39 @@ static double weight_error(const layer *l, const job *j)
     return worst / largest;
 }
 
+static double input_error(const layer *l, const job *j, const float *w)
+{
+    const lc_desc *dy = &j->in[0], *x = &j->out;
+    const int64_t icg = l->ic / l->groups, ocg = l->oc / l->groups, pad = l->kernel / 2,
+                  kk = l->kernel, total = lc_desc_count(x);
+    double worst = 0, largest = 0;
+    for (int64_t i = 0; i < total; i += total / 1500 + 1) {
+        const int64_t iw = i % l->size, ih = i / l->size % l->size,
+                      c = i / (l->size * l->size) % l->ic, n = i / (l->size * l->size * l->ic);
+        double sum = 0;
+        for (int64_t o = 0; o < ocg; o++)
+            for (int64_t t = 0; t < kk * kk; t++) {
+                const int64_t h = ih + pad - t / kk, v = iw + pad - t % kk;
+                const int64_t oh = h / l->stride, ow = v / l->stride, oc = c / icg * ocg + o;
+                if (h >= 0 && v >= 0 && oh * l->stride == h && ow * l->stride == v &&
+                    oh < dy->dim[2] && ow < dy->dim[3])
+                    sum += w[(oc * icg + c % icg) * kk * kk + t] *
+                           element(dy, j->data[0], n, oc, oh * dy->dim[3] + ow);
+            }
+        worst = fmax(worst, fabs(sum - element(x, j->to, n, c, i % (l->size * l->size))));
+        largest = fmax(largest, fabs(sum));
+    }
+    return worst / largest;
+}
+
 typedef struct result {
-    double seconds, error;
+    double seconds, error, macs;
     const char *algorithm;
 } result;
 
-static result bench(const layer *l, int64_t batch, int rounds, int check, const lc_kernels *k,
-                    double *macs)
+/* The gradient of the input if `transposed`, else of the weights. */
+static result bench(const layer *l, int transposed, int64_t batch, int rounds, int check,
+                    const lc_kernels *k)
 {
     job j;
     memset(&j, 0, sizeof j);
@@ -180,32 +206,41 @@ static result bench(const layer *l, int64_t batch, int rounds, int check, const 
     lc_desc_init(&w, LC_F32, 4, (int64_t[]){l->oc, l->ic / l->groups, l->kernel, l->kernel});
     if (lc_op_conv2d.infer(a, 2, (lc_desc[]){x, w}, &n_out, &y) != LC_OK)
         exit(puts(lc_error_message()) + 1);
-    *macs = (double)lc_op_conv2d.macs(a, 2, (lc_desc[]){x, w}, &y);
-    const lc_op *op = &lc_op_conv2d_weight_grad;
-    lc_layout want[2], give;
+    result r = {.seconds = 1e9, .macs = (double)lc_op_conv2d.macs(a, 2, (lc_desc[]){x, w}, &y)};
     y.layout = lc_layout_blocked(k->block, l->oc, l->groups);
-    if (l->ic > 4)
+    if (l->ic > 4 || transposed)
         x.layout = lc_layout_blocked(k->block, l->ic, l->groups);
+    const lc_op *op = transposed ? &lc_op_conv2d : &lc_op_conv2d_weight_grad;
+    lc_layout want[2], give;
     j.in[0] = y;
-    j.in[1] = x;
-    j.out = w;
-    a->kernel[0] = a->kernel[1] = l->kernel;
+    j.in[1] = transposed ? w : x;
+    j.out = transposed ? x : w;
+    if (transposed) {
+        a->flags = LC_CONV_TRANSPOSED;
+        a->out[0] = a->out[1] = l->size;
+    } else {
+        a->kernel[0] = a->kernel[1] = l->kernel;
+    }
     op->layout(
         &(lc_layout_query){
             .attr = a, .n_in = 2, .n_out = 1, .in = j.in, .out = &j.out, .block = k->block},
         want, &give);
     j.in[0].layout = want[0];
     j.in[1].layout = want[1];
-    j.data[0] = blocked_random(&j.in[0], 1);
-    j.data[1] = blocked_random(&j.in[1], 2);
+    j.out.layout = give;
+    float *data[2] = {blocked_random(&j.in[0], 1), blocked_random(&j.in[1], 2)};
+    j.data[0] = data[0];
+    j.data[1] = data[1];
     if (!prepare(&j, op, k))
         exit(puts(lc_error_message()) + 1);
-    result r = {.seconds = 1e9, .algorithm = j.step.algorithm};
+    r.algorithm = j.step.algorithm;
     for (int i = 0; i < rounds; i++)
         r.seconds = fmin(r.seconds, run(&j));
     if (check)
-        r.error = weight_error(l, &j);
+        r.error = transposed ? input_error(l, &j, data[1]) : weight_error(l, &j);
     drop(&j);
+    lc_free(data[0]);
+    lc_free(data[1]);
     return r;
 }
 
@@ -232,14 +267,19 @@ int main(int argc, char **argv)
     const lc_kernels *k = lc_kernels_get();
     const double peak = peak_gflops(k->isa, 1);
     printf("%s, one thread, batch %d, FMA peak %.1f GFLOP/s\n", lc_isa_name(k->isa), batch, peak);
+    printf("%-21s  %-43s  input: ms, share, error, algorithm\n", "layer",
+           "weights: ms, share, error, algorithm");
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
         const layer *l = &layers[i];
         if (!wanted(l, argc - at, argv + at))
             continue;
-        double macs;
-        const result w = bench(l, batch, rounds, check, k, &macs);
-        printf("%-22s %8.2f ms (%5.1f%%)  %8.1e  %s\n", l->name, w.seconds * 1e3,
-               200e-9 * macs / w.seconds / peak, w.error, w.algorithm);
+        printf("%-21s", l->name);
+        for (int transposed = 0; transposed < 2; transposed++) {
+            const result r = bench(l, transposed, batch, rounds, check, k);
+            printf("  %8.2f %5.1f%% %7.1e %-18s", r.seconds * 1e3,
+                   200e-9 * r.macs / r.seconds / peak, r.error, r.algorithm);
+        }
+        puts("");
         fflush(stdout);
     }
     return 0;

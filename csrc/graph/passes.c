@@ -398,7 +398,7 @@ static lc_status pass_pack(lc_ir *ir, const lc_kernels *kernels)
             LC_TRY_GOTO(
                 lc_ir_add_node(ir, spec.op, spec.attr, spec.count, args + spec.first, 1, blob),
                 done);
-            n->op->set_packed(n->attr, n_in, in);
+            n->op->set_packed(n->attr, n_in, in, out);
             args[spec.first] = blob[0];
             for (int k = spec.first + spec.count; k < n_in; k++)
                 args[k - spec.count + 1] = args[k];

@@ -228,7 +228,7 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     pack.block = kernels->block;
     pack.flags = a->flags & (LC_CONV_BIAS | LC_CONV_BN | LC_CONV_TRANSPOSED);
     pack.bn_eps = a->flags & LC_CONV_BN ? a->bn_eps : 0.0f;
-    pack.algorithm = lc_conv_choose(a, in, NULL);
+    pack.algorithm = lc_conv_choose(a, in, out, NULL);
     for (int i = 0; i < 2 && transposed(a) && (a->stride[0] != 1 || a->stride[1] != 1); i++) {
         pack.stride[i] = a->stride[i];
         pack.dilation[i] = a->dilation[i];
@@ -241,11 +241,11 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     return true;
 }
 
-static void conv_set_packed(void *attr, int n_in, const lc_desc *in)
+static void conv_set_packed(void *attr, int n_in, const lc_desc *in, const lc_desc *out)
 {
     (void)n_in;
     lc_conv2d_attr *a = attr;
-    a->algorithm = lc_conv_choose(a, in, NULL);
+    a->algorithm = lc_conv_choose(a, in, out, NULL);
     a->kernel[0] = in[1].dim[2];
     a->kernel[1] = in[1].dim[3];
     a->out_channels = attr_oc(a, in);
@@ -470,7 +470,7 @@ static lc_status conv_prepare(lc_step *step)
     const lc_desc *x = &step->in[0], *y = &step->out[0];
     if (!(a->flags & LC_CONV_PACKED))
         return lc_fail(LC_ERR_RUNTIME, "conv2d: weights have not been packed");
-    if (a->algorithm == LC_CONV_WINOGRAD)
+    if (a->algorithm != LC_CONV_DIRECT)
         return lc_winograd_prepare(step);
     const int64_t kh = a->kernel[0], kw = a->kernel[1];
     const int64_t parts[2] = {lc_conv_parts(a, 0, kh), lc_conv_parts(a, 1, kw)};
@@ -647,7 +647,7 @@ static lc_status conv_run(const lc_step *step, const lc_bind *bind, int phase, i
                           int64_t end)
 {
     const lc_conv2d_attr *a = step->attr;
-    if (a->algorithm == LC_CONV_WINOGRAD)
+    if (a->algorithm != LC_CONV_DIRECT)
         return lc_winograd_run_items(step, bind, begin, end);
     const conv_plan *plan = step->prep;
     if (phase < step->phases - 1) {

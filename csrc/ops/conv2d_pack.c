@@ -51,9 +51,10 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
         f.ib = in_slots / f.groups / f.cb;
         f.ob = out_slots / f.groups / s->block;
     }
-    f.panels = (f.ob + 1) / 2;
-    const bool winograd = s->algorithm == LC_CONV_WINOGRAD;
-    f.w_ob = f.ib * (winograd ? LC_WINOGRAD_POSITIONS : s->kh * s->kw) * f.cb * s->block;
+    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)s->algorithm);
+    const int64_t parts = winograd ? winograd->parts : 1;
+    f.panels = (f.ob / parts + 1) / 2;
+    f.w_ob = f.ib / parts * (winograd ? winograd->weights : s->kh * s->kw) * f.cb * s->block;
     f.w_floats = f.groups * (winograd ? f.panels * 2 : f.ob) * f.w_ob;
     f.bias_at = (size_t)round_up(f.w_floats * (int64_t)sizeof(float), 64);
     f.bytes = f.bias_at + (size_t)out_slots * sizeof(float);
@@ -141,24 +142,48 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
     return f;
 }
 
-/* u = G w G^T, for the transforms of kernels/winograd_kernels.h. */
-static void winograd_weights(const double w[9], double u[LC_WINOGRAD_POSITIONS])
+/* u = G w G^T, for the transforms of kernels/winograd_kernels.h, of LANES kernels side by side. A
+ * convolution in training packs its weights at every step, so this should take no longer than
+ * reading them. */
+enum { LANES = 8 };
+
+/* A column or row of three numbers becomes six. s2: for stride 2. */
+static inline void winograd_six(bool s2, const double *a, const double *b, const double *c,
+                                double *u[6])
 {
-    static const double g[6][3] = {
-        {1, 0, 0},
-        {1. / 3, 1. / 3, 1. / 3},
-        {-1. / 3, 1. / 3, -1. / 3},
-        {-16. / 15, -8. / 15, -4. / 15},
-        {1. / 15, -2. / 15, 4. / 15},
-        {0, 0, 1},
-    };
-    double t[6][3];
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 3; j++)
-            t[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 6; j++)
-            u[i * 6 + j] = g[j][0] * t[i][0] + g[j][1] * t[i][1] + g[j][2] * t[i][2];
+    for (int i = 0; i < LANES && !s2; i++) {
+        const double s = (a[i] + c[i]) * (1. / 3), m = b[i] * (1. / 3);
+        u[0][i] = a[i];
+        u[1][i] = m + s;
+        u[2][i] = m - s;
+        u[3][i] = (a[i] * 4 + b[i] * 2 + c[i]) * (-4. / 15);
+        u[4][i] = (a[i] - b[i] * 2 + c[i] * 4) * (1. / 15);
+        u[5][i] = c[i];
+    }
+    for (int i = 0; i < LANES && s2; i++) {
+        u[0][i] = a[i];
+        u[1][i] = (c[i] - a[i]) * (2. / 9);
+        u[2][i] = (a[i] * 2 + c[i]) * (-4. / 9);
+        u[3][i] = (a[i] + c[i] * 2) * (1. / 9);
+        u[4][i] = c[i];
+        u[5][i] = b[i];
+    }
+}
+
+/* Position p goes to u + p * position. */
+static inline void winograd_weights(bool s2, double w[9][LANES], float *u, int64_t position)
+{
+    double t[6][3][LANES], r[6][LANES];
+    for (int j = 0; j < 3; j++)
+        winograd_six(s2, w[j], w[3 + j], w[6 + j],
+                     (double *[]){t[0][j], t[1][j], t[2][j], t[3][j], t[4][j], t[5][j]});
+    for (int i = 0; i < 6; i++) {
+        winograd_six(s2, t[i][0], t[i][1], t[i][2],
+                     (double *[]){r[0], r[1], r[2], r[3], r[4], r[5]});
+        for (int j = 0; j < 6; j++, u += position)
+            for (int l = 0; l < LANES; l++)
+                u[l] = (float)r[j][l];
+    }
 }
 
 /* The channels of a panel: those of its lanes, or -1, and what their weights are multiplied with.
@@ -169,6 +194,7 @@ typedef struct panel_lanes {
     const float *w[2 * LC_CONV_MAX_BLOCK]; /* its taps for input channel 0 of its group */
     int64_t next;                          /* how far those for the next input channel are */
     double scale[2 * LC_CONV_MAX_BLOCK];
+    bool simple; /* all are there, and scale is 1 */
 } panel_lanes;
 
 /* Input channel of k-step c of input block b, counted within the group; -1 for padding. */
@@ -201,6 +227,11 @@ static void pack_direct(const pack_prep *p, int64_t group, const panel_lanes *l,
                 kh * p->shape.kw + axis[1].tap + t % axis[1].taps * axis[1].tap_step;
             for (int64_t c = 0; c < p->form.cb; c++, to += l->width) {
                 const int64_t ic = input_channel(p, group, b, c);
+                if (l->simple && ic >= 0) {
+                    for (int64_t i = 0; i < l->width; i++)
+                        to[i] = l->w[i][ic * l->next + tap];
+                    continue;
+                }
                 for (int64_t i = 0; i < l->width; i++)
                     to[i] = l->oc[i] < 0 || ic < 0
                                 ? 0.0f
@@ -211,22 +242,92 @@ static void pack_direct(const pack_prep *p, int64_t group, const panel_lanes *l,
 
 static void pack_winograd(const pack_prep *p, int64_t group, const panel_lanes *l, float *to)
 {
+    const bool s2 = p->shape.algorithm == LC_CONV_WINOGRAD_S2;
     const int64_t channels = p->form.ib * p->form.cb;
     const bool turn = (p->conv.flags & LC_CONV_TRANSPOSED) != 0;
-    for (int64_t k = 0; k < channels; k++, to += l->width) {
+    for (int64_t k = 0; k < channels; k++) {
         const int64_t ic = input_channel(p, group, k / p->form.cb, k % p->form.cb);
-        for (int64_t i = 0; i < l->width; i++) {
-            double taps[9] = {0}, u[LC_WINOGRAD_POSITIONS];
-            if (l->oc[i] >= 0 && ic >= 0) {
-                const float *from = l->w[i] + ic * l->next;
+        for (int64_t lane = 0; lane < l->width; lane += LANES, to += LANES) {
+            double taps[9][LANES] = {{0}};
+            for (int64_t i = 0; i < LANES && ic >= 0; i++) {
+                if (l->oc[lane + i] < 0)
+                    continue;
+                const float *from = l->w[lane + i] + ic * l->next;
                 for (int t = 0; t < 9; t++)
-                    taps[t] = from[turn ? 8 - t : t] * l->scale[i];
+                    taps[t][i] = from[turn ? 8 - t : t] * l->scale[lane + i];
             }
-            winograd_weights(taps, u);
-            for (int t = 0; t < LC_WINOGRAD_POSITIONS; t++)
-                to[t * channels * l->width + i] = (float)u[t];
+            if (s2) /* two copies, each without the other's code */
+                winograd_weights(true, taps, to, channels * l->width);
+            else
+                winograd_weights(false, taps, to, channels * l->width);
         }
     }
+}
+
+/* b[row][column] of halves -> the right factors of Strassen's seven products, for the left ones of
+ * kernels/winograd_kernels.h; LANES of them. */
+static void strassen_weights(const double *b11, const double *b12, const double *b21,
+                             const double *b22, double u[7][LANES])
+{
+    for (int i = 0; i < LANES; i++) {
+        u[0][i] = b11[i];
+        u[1][i] = b21[i];
+        u[2][i] = b22[i];
+        u[4][i] = b12[i] - b11[i];
+        u[5][i] = b22[i] - u[4][i];
+        u[3][i] = u[5][i] - b21[i];
+        u[6][i] = b22[i] - b12[i];
+    }
+}
+
+/* l[q]: the panel's lanes of part q of the outputs. All lanes exist. */
+static void pack_strassen(const pack_prep *p, const panel_lanes *l, int parts, float *to)
+{
+    const int64_t part = p->shape.ic / parts, matrix = part * l->width;
+    for (int64_t k = 0; k < part; k++)
+        for (int64_t lane = 0; lane < l->width; lane += LANES, to += LANES) {
+            /* b[part of inputs][part of outputs] */
+            double b[4][4][LANES], t[4][7][LANES], u[49][LANES];
+            for (int r = 0; r < parts; r++)
+                for (int q = 0; q < parts; q++)
+                    for (int i = 0; i < LANES; i++)
+                        b[r][q][i] =
+                            l[q].w[lane + i][(r * part + k) * l[q].next] * l[q].scale[lane + i];
+            if (parts == 2)
+                strassen_weights(b[0][0], b[0][1], b[1][0], b[1][1], u);
+            for (int e = 0; parts == 4 && e < 4; e++) {
+                const int r = e / 2, q = e % 2;
+                strassen_weights(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], t[e]);
+            }
+            for (int f = 0; parts == 4 && f < 7; f++)
+                strassen_weights(t[0][f], t[1][f], t[2][f], t[3][f], u + f * 7);
+            for (int f = 0; f < (parts == 2 ? 7 : 49); f++)
+                for (int i = 0; i < LANES; i++)
+                    to[f * matrix + i] = (float)u[f][i];
+        }
+}
+
+/* The lanes of the output blocks from block `first` of the group on, `there` of which are in y; and
+ * their biases, if `bias`. */
+static panel_lanes find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
+                              int64_t group, int64_t first, int64_t width, int64_t there, bool bias)
+{
+    const lc_conv_shape *s = &p->shape;
+    const int64_t slot = (group * p->form.ob + first) * s->block; /* of the first one */
+    float *to = (float *)((char *)bind->out[0] + p->form.bias_at) + slot;
+    panel_lanes l = {.width = width,
+                     .next = s->kh * s->kw * (transposed(a) ? s->oc / s->groups : 1),
+                     .simple = !(a->flags & LC_CONV_BN)};
+    for (int64_t i = 0; i < width; i++) {
+        l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
+        fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
+        l.scale[i] = fo.scale;
+        l.w[i] = l.oc[i] < 0 ? NULL : taps_of(p, bind->in[0], l.oc[i]);
+        l.simple &= l.oc[i] >= 0;
+        if (i < there && bias)
+            to[i] = (float)fo.shift;
+    }
+    return l;
 }
 
 /* One panel of a part: the output blocks from block `first` of the group on. */
@@ -235,33 +336,28 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
 {
     const lc_conv_shape *s = &p->shape;
     const lc_conv_form *f = &p->form;
-    const bool winograd = s->algorithm == LC_CONV_WINOGRAD;
-    const int64_t there =
-        (f->ob - first < 2 ? f->ob - first : 2) * s->block;  /* lanes that are in y */
-    const int64_t slot = (group * f->ob + first) * s->block; /* of the first one */
-    const float *w = bind->in[0];
-    char *blob = bind->out[0];
-    float *bias = (float *)(blob + f->bias_at) + slot;
-    panel_lanes l = {.width = winograd ? 2 * s->block : there,
-                     .next = s->kh * s->kw * (transposed(a) ? s->oc / s->groups : 1)};
-    for (int64_t i = 0; i < l.width; i++) {
-        l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
-        fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
-        l.scale[i] = fo.scale;
-        l.w[i] = l.oc[i] < 0 ? NULL : taps_of(p, w, l.oc[i]);
-        if (i < there && part == 0)
-            bias[i] = (float)fo.shift;
-    }
+    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)s->algorithm);
+    const int64_t there = (f->ob - first < 2 ? f->ob - first : 2) * s->block;
+    const int64_t width = winograd ? 2 * s->block : there;
+    const int parts = winograd ? winograd->parts : 1;
+    panel_lanes l[4];
+    for (int q = 0; q < parts; q++)
+        l[q] = find_lanes(p, a, bind, group, first + q * f->ob / parts, width, there, part == 0);
+    float *to = bind->out[0];
     if (winograd) {
-        pack_winograd(p, group, &l, (float *)blob + (group * f->panels * 2 + first) * f->w_ob);
+        to += (group * f->panels * 2 + first) * f->w_ob;
+        if (parts > 1)
+            pack_strassen(p, l, parts, to);
+        else
+            pack_winograd(p, group, l, to);
         return;
     }
     const lc_conv_axis axis[2] = {lc_conv_axis_get(&p->conv, 0, s->kh, part / p->parts[1]),
                                   lc_conv_axis_get(&p->conv, 1, s->kw, part % p->parts[1])};
     const int64_t tap = f->w_ob / (s->kh * s->kw); /* floats of an output block */
-    pack_direct(p, group, &l, axis,
-                (float *)blob + lc_conv_part_at(f, s->kh, s->kw, axis) +
-                    (group * f->ob + first) * axis[0].taps * axis[1].taps * tap);
+    to += lc_conv_part_at(f, s->kh, s->kw, axis);
+    pack_direct(p, group, l, axis,
+                to + (group * f->ob + first) * axis[0].taps * axis[1].taps * tap);
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,

@@ -14,15 +14,15 @@
 /* Long enough to hide the adding to the sums; dy of a panel and x of a block then are about as
  * large as the L1 cache. */
 #define BAND_PIXELS 196
-#define BAND_TILES 98 /* Winograd */
+#define BAND_TILES 64 /* Winograd */
 /* Chunks are made until there are about so many items, but not so many that their sums take more
  * than CHUNK_BYTES. */
 #define MIN_ITEMS 16
 #define CHUNK_BYTES ((int64_t)4 << 20)
 /* The sums of an item should stay in the L2 cache, and its input and output channels should be many
  * enough for what is read: tiles are grown to that size. */
-#define TILE_BYTES (160 << 10)
-#define TILE_CHANNELS 256 /* of either side */
+#define TILE_BYTES (512 << 10)
+#define TILE_CHANNELS 512 /* of either side */
 #define TILE_WINOGRAD 64  /* of either side: 36 times as many bytes as a 1x1 layer */
 /* The 36 parts should not start at the same place in the sets of the L1 cache. */
 #define SKEW 16
@@ -33,6 +33,7 @@ typedef struct wgrad_prep {
     lc_wgrad_run run; /* what is the same for all calls */
     bool winograd;
     bool plain;  /* x is not blocked: a row of taps takes the place of the channels of a block */
+    bool pick;   /* strided 1x1: the pixels that count are copied, side by side */
     bool single; /* one item holds all chunks: sums lie in scratch, and go to dw at once */
     int64_t n, oh, ow, taps;
     int64_t dy_vec, dy_image, x_image, x_block; /* floats */
@@ -259,6 +260,9 @@ static int64_t find_scratch(wgrad_prep *p, int block)
         const int64_t panels = p->oc_most; /* at most */
         at = p->m_at +
              LC_WINOGRAD_POSITIONS * (p->oc_most * p->ic_most * block * block + panels * SKEW);
+    } else if (p->pick) {
+        p->copy_at = at;
+        at += p->images * p->rows * p->columns * p->ic_most * block;
     } else if (p->plain) {
         p->copy_at = at;
         at += p->images * p->form.ib * reach(p->rows, r->stride[0], r->kh, r->dilation[0]) *
@@ -287,6 +291,10 @@ lc_status lc_conv_weight_grad_prepare(lc_step *step, lc_conv_algorithm algorithm
     p->winograd = algorithm == LC_CONV_WINOGRAD;
     p->plain = x->layout.block == 1;
     fill_run(a, dy, x, p, block);
+    p->pick = p->taps == 1 && !p->plain && !p->form.lanes && p->run.stride[1] > 1 &&
+              p->run.pad[0] == 0 && p->run.pad[1] == 0 &&
+              (p->oh - 1) * p->run.stride[0] < p->run.h &&
+              (p->ow - 1) * p->run.stride[1] < p->run.w;
     p->pair = p->taps * p->form.cb * block;
     find_bands(p);
     find_chunks(p, block);
@@ -366,6 +374,37 @@ static void copy_band(const wgrad_prep *p, lc_wgrad_run *r, const float *x, floa
     r->pad[0] = r->pad[1] = 0;
 }
 
+/* Copies the pixels of a band that count, for `blocks` input blocks from x on; r then is a
+ * convolution that moves nothing. */
+static void pick_band(const wgrad_prep *p, lc_wgrad_run *r, const float *x, int64_t blocks,
+                      float *to)
+{
+    const int64_t block = r->block, row = r->stride[0] * r->x_row, pix = r->stride[1] * r->x_col;
+    const int64_t rows = r->oh1 - r->oh0, columns = r->ow1 - r->ow0;
+    float *next = to;
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t n = 0; n < r->images; n++)
+            for (int64_t h = r->oh0; h < r->oh1; h++) {
+                const float *from = x + b * p->x_block + n * p->x_image + h * row + r->ow0 * pix;
+                for (int64_t w = 0; w < columns; w++, from += pix, next += block)
+                    for (int64_t c = 0; c < block; c++)
+                        next[c] = from[c];
+            }
+    r->dy += r->oh0 * r->dy_row + r->ow0 * block;
+    r->oh0 = r->ow0 = 0;
+    r->oh1 = rows;
+    r->ow1 = columns;
+    if (p->column_bands == 1) { /* all in one row */
+        r->oh1 = 1;
+        r->ow1 = rows * columns;
+    }
+    r->h = r->oh1;
+    r->w = r->ow1;
+    r->x_row = r->ow1 * block;
+    r->x_image = rows * columns * block;
+    r->stride[0] = r->stride[1] = 1;
+}
+
 /* Sums of one channel of a copied band. The taps of a row lie side by side in memory, like the
  * channels of a block, unless they are dilated. */
 static void add_plain(const lc_wgrad_run *band, lc_wgrad_run_fn kernel, float *sums)
@@ -406,8 +445,15 @@ static void sum_direct(const lc_step *step, const lc_bind *bind, const tile *t, 
         r.x = x + n * p->x_image;
         if (p->plain)
             copy_band(p, &r, r.x, (float *)bind->scratch + p->copy_at);
-        const float *dy_band = r.dy, *x_band = r.x;
-        const int64_t x_block = p->plain ? r.h * r.w : p->x_block;
+        const float *x_band = r.x;
+        int64_t x_block = p->plain ? r.h * r.w : p->x_block;
+        if (p->pick) {
+            float *copy = (float *)bind->scratch + p->copy_at;
+            pick_band(p, &r, r.x + t->i0 * p->x_block, t->i1 - t->i0, copy);
+            x_block = r.images * r.x_image;
+            x_band = copy - t->i0 * x_block;
+        }
+        const float *dy_band = r.dy;
         for (int64_t o = t->o0; o < t->o1; o += r.nv) {
             r.nv = (int32_t)panel_blocks(p, t->o1 - o);
             r.dy = dy_band + o * p->dy_vec;
@@ -431,7 +477,8 @@ static void transform(const lc_step *step, const lc_bind *bind, const tile *t, i
     const lc_kernels *k = step->kernels;
     const lc_wgrad_run *run = &p->run;
     float *scratch = bind->scratch;
-    lc_winograd_run x = {.block = run->block,
+    lc_winograd_run x = {.form = &lc_winograd_forms[LC_WINOGRAD_3X3],
+                         .block = run->block,
                          .tile_columns = ceil_div(p->ow, LC_WINOGRAD_TILE),
                          .x_row = run->x_row,
                          .x_blk = p->x_block,
@@ -459,7 +506,7 @@ static void transform(const lc_step *step, const lc_bind *bind, const tile *t, i
                (t->group * p->form.ob + t->o0) * p->dy_vec;
         x.v = scratch + p->v_at + (at - from) * run->block;
         dy.v = scratch + p->w_at + (at - from) * run->block;
-        k->winograd.input(&x);
+        k->winograd.input[LC_WINOGRAD_3X3](&x);
         k->wgrad.tiles(&dy);
     }
 }

@@ -6,7 +6,8 @@
  *     lanes     groups of 1, 2, 4 .. block channels share a block; each block is a convolution of
  *               its own: weights [block][kh][kw][channels per group][block]
  *     winograd  dense, with transformed weights, and zeros in the place of a missing second block:
- *               weights [group][panel][36 positions][ib][cb][2 * block]
+ *               weights [group][panel][36, 7 or 49 matrices][ib][cb][2 * block]; 1x1
+ *               (Strassen): ib and panels are those of a half or quarter of the channels
  *
  * Then the biases, one per padded output channel, from a multiple of 64 bytes on. */
 #ifndef LC_OPS_CONV_FORM_H
@@ -19,7 +20,19 @@
 #define LC_CONV_MAX_PLAIN_CHANNELS 4
 
 /* How the sums are done. A function of the layer, its height and width, never of N or threads. */
-typedef enum lc_conv_algorithm { LC_CONV_DIRECT = 0, LC_CONV_WINOGRAD = 1 } lc_conv_algorithm;
+typedef enum lc_conv_algorithm {
+    LC_CONV_DIRECT = 0,
+    LC_CONV_WINOGRAD = 1 + LC_WINOGRAD_3X3, /* and on: 1 + lc_winograd_kind */
+    LC_CONV_WINOGRAD_S2 = 1 + LC_WINOGRAD_3X3_S2,
+    LC_CONV_STRASSEN = 1 + LC_WINOGRAD_1X1,
+    LC_CONV_STRASSEN_TWICE = 1 + LC_WINOGRAD_1X1_TWICE
+} lc_conv_algorithm;
+
+/* NULL for direct sums. */
+static inline const lc_winograd_form *lc_conv_winograd_form(uint32_t algorithm)
+{
+    return algorithm == LC_CONV_DIRECT ? NULL : &lc_winograd_forms[algorithm - 1];
+}
 
 typedef struct lc_conv_shape {
     int64_t groups, ic, oc, kh, kw;
@@ -34,9 +47,9 @@ typedef struct lc_conv_form {
                        group for lanes */
     int64_t groups; /* convolutions that are done one by one */
     int64_t ib, ob; /* blocks of each: in, out */
-    int64_t panels; /* of each: ceil(ob / 2) */
-    int64_t w_ob; /* floats of weights per output block: ib * kh * kw * cb * block (winograd: 36 for
-                     kh * kw) */
+    int64_t panels; /* of each: ceil(ob / 2); of one part where the outputs are taken in parts */
+    int64_t w_ob;   /* floats of weights per output block and part: ib * kh * kw * cb * block
+                       (winograd: the number of its matrices for kh * kw; ib of one part) */
     int64_t w_floats; /* of all weights */
     size_t bias_at;   /* bytes */
     size_t bytes;
@@ -76,10 +89,11 @@ lc_layout lc_conv_group_layout(int block, int64_t groups, int64_t ic, int64_t oc
 
 lc_conv_form lc_conv_form_get(const lc_conv_shape *s);
 
-/* The algorithm for a convolution that is not packed yet, its layouts decided. `why`, unless NULL:
- * why it is not a faster one, a static string; NULL if it is the first of the list. conv_choose.c.
- */
-lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const char **why);
+/* The algorithm for a convolution that is not packed yet, its layouts decided: in[0] is x, in[1] w,
+ * out[0] y. `why`, unless NULL: why it is not an earlier one of the list, a static string; NULL
+ * if it is the first. conv_choose.c. */
+lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out,
+                                 const char **why);
 
 /* The same for the gradient of the weights; in: dy, x. */
 lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,

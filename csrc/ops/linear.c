@@ -75,8 +75,9 @@ static bool linear_pack(const void *attr, int n_in, const lc_desc *in, const lc_
     return true;
 }
 
-static void linear_set_packed(void *attr, int n_in, const lc_desc *in)
+static void linear_set_packed(void *attr, int n_in, const lc_desc *in, const lc_desc *out)
 {
+    (void)out;
     (void)n_in;
     lc_linear_attr *a = attr;
     a->out_features = in[1].dim[0];

@@ -131,7 +131,7 @@ struct lc_op {
                  const lc_kernels *kernels, lc_pack_spec *spec);
     /* Edits the node's attributes once its inputs are packed (in[]: as before), when their descs
      * are not at hand any more. */
-    void (*set_packed)(void *attr, int n_in, const lc_desc *in);
+    void (*set_packed)(void *attr, int n_in, const lc_desc *in, const lc_desc *out);
 
     /* Is output 0 the same bytes as input 0 (a view)? The planner then shares the memory and drops
      * the step. NULL: no. */

@@ -264,7 +264,7 @@ static float *input_grad(const grad_data *d, const grad_case *t, const lc_kernel
     CHECK(lc_op_conv2d.pack(&attr, n_in, in, &out, k, &spec));
     CHECK(spec.first == 1 && spec.count == 1);
     memcpy(&pack, spec.attr, sizeof pack);
-    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, NULL));
+    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, &out, NULL));
     pack.algorithm = algorithm;
     memcpy(spec.attr, &pack, sizeof pack);
     CHECK(spec.op->infer(spec.attr, 1, in + 1, &n_out, &blob) == LC_OK);
@@ -276,7 +276,7 @@ static float *input_grad(const grad_data *d, const grad_case *t, const lc_kernel
         run_items(&s, (const void *[]){d->pw}, weights[i]);
     }
     CHECK(memcmp(weights[0], weights[1], lc_desc_bytes(&blob)) == 0);
-    lc_op_conv2d.set_packed(&attr, n_in, in);
+    lc_op_conv2d.set_packed(&attr, n_in, in, &out);
     attr.algorithm = algorithm;
     in[1] = blob;
     CHECK(lc_op_conv2d.infer(&attr, n_in, in, &n_out, &blob) == LC_OK); /* packed */
@@ -288,7 +288,8 @@ static float *input_grad(const grad_data *d, const grad_case *t, const lc_kernel
     float *more = add ? move(&in[2], d->padd + n0 * x_image, true) : NULL;
     lc_step s = step_of(&lc_op_conv2d, &attr, n_in, in, &out, k, threads);
     CHECK(s.op->prepare(&s) == LC_OK);
-    CHECK((strstr(s.algorithm, "winograd") != NULL) == (algorithm == LC_CONV_WINOGRAD));
+    const lc_winograd_form *form = lc_conv_winograd_form(algorithm);
+    CHECK(form ? strcmp(s.algorithm, form->name) == 0 : !strstr(s.algorithm, "winograd"));
     float *dx = poisoned(lc_desc_bytes(&out));
     run_items(&s, (const void *[]){dy, weights[0], more}, dx);
     CHECK(pads_are_zero(&out, dx));
@@ -303,7 +304,7 @@ static float *input_grad(const grad_data *d, const grad_case *t, const lc_kernel
 
 /* --- cases */
 
-static double worst[2][2]; /* [input, weights][algorithm] */
+static double worst[2][1 + LC_WINOGRAD_KINDS]; /* [input, weights][algorithm] */
 
 static double error_of(const float *y, const double *ref, int64_t n, double largest)
 {
@@ -320,35 +321,51 @@ static bool can_be_winograd(const grad_case *t)
            !t->x_plain && t->n > 0;
 }
 
-static void check_algorithm(const grad_data *d, const grad_case *t, const lc_kernels *k,
-                            lc_conv_algorithm algorithm)
+/* As conv_choose.c has it, but for any number of channels and pixels. */
+static bool can_be_strassen(const grad_case *t, int64_t parts, int64_t block)
 {
-    static const int teams[] = {2, 3, 5};
-    const double bound = algorithm == LC_CONV_WINOGRAD ? BOUND_WINOGRAD : BOUND_DIRECT;
-    const int64_t dx_n = lc_desc_count(&d->x), dw_n = lc_desc_count(&d->w);
-    float *dw = weight_grad(d, t, k, 1, algorithm);
-    float *dx = input_grad(d, t, k, 1, algorithm, 0, t->n), *other;
-    const double error_w = error_of(dw, d->dw, dw_n, d->largest_dw);
-    const double error_x = error_of(dx, d->dx, dx_n, d->largest_dx);
-    CHECK(error_w <= bound);
-    CHECK(error_x <= bound);
-    worst[0][algorithm] = fmax(worst[0][algorithm], error_x);
-    worst[1][algorithm] = fmax(worst[1][algorithm], error_w);
+    return t->kh == 1 && t->kw == 1 && t->s[0] == 1 && t->s[1] == 1 && t->g == 1 && t->x_g == 1 &&
+           t->y_g == 1 && !t->p[0] && !t->p[1] && !t->p[2] && !t->p[3] && t->n > 0 &&
+           t->oc % (parts * block) == 0 && t->ic % (parts * 2 * block) == 0;
+}
+
+static const int teams[] = {2, 3, 5};
+
+static void check_weights(const grad_data *d, const grad_case *t, const lc_kernels *k,
+                          lc_conv_algorithm algorithm)
+{
+    const int64_t n = lc_desc_count(&d->w);
+    float *dw = weight_grad(d, t, k, 1, algorithm), *other;
+    const double error = error_of(dw, d->dw, n, d->largest_dw);
+    CHECK(error <= (algorithm == LC_CONV_DIRECT ? BOUND_DIRECT : BOUND_WINOGRAD));
+    worst[1][algorithm] = fmax(worst[1][algorithm], error);
     for (size_t i = 0; i < sizeof teams / sizeof *teams; i++) {
         other = weight_grad(d, t, k, teams[i], algorithm);
-        CHECK(memcmp(dw, other, (size_t)dw_n * sizeof *dw) == 0);
+        CHECK(memcmp(dw, other, (size_t)n * sizeof *dw) == 0);
         lc_free(other);
+    }
+    lc_free(dw);
+}
+
+static void check_input(const grad_data *d, const grad_case *t, const lc_kernels *k,
+                        lc_conv_algorithm algorithm)
+{
+    const int64_t n_all = lc_desc_count(&d->x);
+    float *dx = input_grad(d, t, k, 1, algorithm, 0, t->n), *other;
+    const double error = error_of(dx, d->dx, n_all, d->largest_dx);
+    CHECK(error <= (algorithm == LC_CONV_DIRECT ? BOUND_DIRECT : BOUND_WINOGRAD));
+    worst[0][algorithm] = fmax(worst[0][algorithm], error);
+    for (size_t i = 0; i < sizeof teams / sizeof *teams; i++) {
         other = input_grad(d, t, k, teams[i], algorithm, 0, t->n);
-        CHECK(memcmp(dx, other, (size_t)dx_n * sizeof *dx) == 0);
+        CHECK(memcmp(dx, other, (size_t)n_all * sizeof *dx) == 0);
         lc_free(other);
     }
     for (int64_t n = 0; t->n > 1 && n < t->n; n++) { /* whatever else is in the batch */
-        const int64_t image = dx_n / t->n;
+        const int64_t image = n_all / t->n;
         other = input_grad(d, t, k, 2, algorithm, n, n + 1);
         CHECK(memcmp(dx + n * image, other, (size_t)image * sizeof *dx) == 0);
         lc_free(other);
     }
-    lc_free(dw);
     lc_free(dx);
 }
 
@@ -359,10 +376,17 @@ static void check_case(const grad_case *t, const lc_kernels *tables, int n_table
         const int before = failed;
         const lc_layout x = t->g > 1 ? lc_conv_group_layout(tables[i].block, t->g, t->ic, t->oc, 0)
                                      : (lc_layout){tables[i].block, 1};
-        check_algorithm(&d, t, &tables[i], LC_CONV_DIRECT);
+        check_weights(&d, t, &tables[i], LC_CONV_DIRECT);
+        check_input(&d, t, &tables[i], LC_CONV_DIRECT);
         /* Winograd needs blocks that no two groups share. */
-        if (can_be_winograd(t) && (t->g == 1 || x.groups > 1 || t->ic / t->g > tables[i].block))
-            check_algorithm(&d, t, &tables[i], LC_CONV_WINOGRAD);
+        if (can_be_winograd(t) && (t->g == 1 || x.groups > 1 || t->ic / t->g > tables[i].block)) {
+            check_weights(&d, t, &tables[i], LC_CONV_WINOGRAD);
+            check_input(&d, t, &tables[i], LC_CONV_WINOGRAD);
+        }
+        if (can_be_strassen(t, 2, tables[i].block))
+            check_input(&d, t, &tables[i], LC_CONV_STRASSEN);
+        if (can_be_strassen(t, 4, tables[i].block))
+            check_input(&d, t, &tables[i], LC_CONV_STRASSEN_TWICE);
         if (failed > before)
             fprintf(stderr,
                     "  isa %d block %d: n %lld ic %lld %lldx%lld oc %lld kernel %lldx%lld stride "
@@ -383,6 +407,8 @@ static const grad_case cases[] = {
     {2, 32, 14, 14, 48, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, 0, 1, 1, A},
     {3, 40, 7, 7, 24, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, A | R},
     {2, 24, 17, 30, 40, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
+    {2, 128, 5, 7, 64, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, A},
+    {1, 64, 9, 6, 96, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, R},
     {2, 24, 14, 13, 32, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 0, 1, 1, A},
     {1, 16, 13, 14, 64, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 0, 1, 1, 0},
     {2, 40, 14, 15, 72, 1, 1, {2, 2}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, A},
@@ -516,6 +542,33 @@ static void check_choice(void)
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_WINOGRAD && !why);
 }
 
+/* A transposed convolution gets the algorithm of an ordinary one of its shape; with strides, direct
+ * sums. */
+static void check_transposed_choice(void)
+{
+    lc_conv2d_attr a = {.stride = {1, 1},
+                        .pad = {1, 1, 1, 1},
+                        .dilation = {1, 1},
+                        .groups = 1,
+                        .out = {28, 28},
+                        .flags = LC_CONV_TRANSPOSED};
+    lc_desc in[2], out;
+    const char *why;
+    lc_desc_init(&in[0], LC_F32, 4, (int64_t[]){2, 512, 28, 28});
+    lc_desc_init(&in[1], LC_F32, 4, (int64_t[]){512, 512, 3, 3});
+    in[0].layout.block = 8;
+    out = in[0];
+    CHECK(lc_conv_choose(&a, in, &out, &why) == LC_CONV_WINOGRAD);
+    in[1].dim[2] = in[1].dim[3] = 1;
+    memset(a.pad, 0, sizeof a.pad);
+    CHECK(lc_conv_choose(&a, in, &out, &why) == LC_CONV_STRASSEN_TWICE);
+    for (int k = 1; k <= 3; k += 2) {
+        a.stride[0] = a.stride[1] = 2;
+        in[1].dim[2] = in[1].dim[3] = k;
+        CHECK(lc_conv_choose(&a, in, &out, &why) == LC_CONV_DIRECT);
+    }
+}
+
 /* Wrong shapes are told apart by their messages. */
 static void check_errors(void)
 {
@@ -575,8 +628,11 @@ int main(void)
     }
     check_long_sums(lc_kernels_get());
     check_choice();
+    check_transposed_choice();
     check_errors();
-    printf("largest errors: input %.2g direct, %.2g Winograd; weights %.2g direct, %.2g Winograd\n",
-           worst[0][0], worst[0][1], worst[1][0], worst[1][1]);
+    printf("largest errors: input %.2g direct, %.2g Winograd, %.2g Strassen, %.2g twice; weights "
+           "%.2g direct, %.2g Winograd\n",
+           worst[0][LC_CONV_DIRECT], worst[0][LC_CONV_WINOGRAD], worst[0][LC_CONV_STRASSEN],
+           worst[0][LC_CONV_STRASSEN_TWICE], worst[1][LC_CONV_DIRECT], worst[1][LC_CONV_WINOGRAD]);
     return check_report();
 }
