@@ -264,7 +264,7 @@ static float *input_grad(const grad_data *d, const grad_case *t, const lc_kernel
     CHECK(lc_op_conv2d.pack(&attr, n_in, in, &out, k, &spec));
     CHECK(spec.first == 1 && spec.count == 1);
     memcpy(&pack, spec.attr, sizeof pack);
-    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, &out, NULL));
+    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, &out));
     pack.algorithm = algorithm;
     memcpy(spec.attr, &pack, sizeof pack);
     CHECK(spec.op->infer(spec.attr, 1, in + 1, &n_out, &blob) == LC_OK);
@@ -276,7 +276,7 @@ static float *input_grad(const grad_data *d, const grad_case *t, const lc_kernel
         run_items(&s, (const void *[]){d->pw}, weights[i]);
     }
     CHECK(memcmp(weights[0], weights[1], lc_desc_bytes(&blob)) == 0);
-    lc_op_conv2d.set_packed(&attr, n_in, in, &out);
+    lc_op_conv2d.set_packed(&attr, n_in, in, &spec);
     attr.algorithm = algorithm;
     in[1] = blob;
     CHECK(lc_op_conv2d.infer(&attr, n_in, in, &n_out, &blob) == LC_OK); /* packed */
@@ -553,19 +553,18 @@ static void check_transposed_choice(void)
                         .out = {28, 28},
                         .flags = LC_CONV_TRANSPOSED};
     lc_desc in[2], out;
-    const char *why;
     lc_desc_init(&in[0], LC_F32, 4, (int64_t[]){2, 512, 28, 28});
     lc_desc_init(&in[1], LC_F32, 4, (int64_t[]){512, 512, 3, 3});
     in[0].layout.block = 8;
     out = in[0];
-    CHECK(lc_conv_choose(&a, in, &out, &why) == LC_CONV_WINOGRAD);
+    CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_WINOGRAD);
     in[1].dim[2] = in[1].dim[3] = 1;
     memset(a.pad, 0, sizeof a.pad);
-    CHECK(lc_conv_choose(&a, in, &out, &why) == LC_CONV_STRASSEN_TWICE);
+    CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_STRASSEN_TWICE);
     for (int k = 1; k <= 3; k += 2) {
         a.stride[0] = a.stride[1] = 2;
         in[1].dim[2] = in[1].dim[3] = k;
-        CHECK(lc_conv_choose(&a, in, &out, &why) == LC_CONV_DIRECT);
+        CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_DIRECT);
     }
 }
 
