@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lucid_c import Tensor, nn, optim
+from lucid_c.autograd import no_grad
 
 
 def test_the_gradient_of_a_parameter():
@@ -223,6 +224,42 @@ def test_lars_is_the_paper_s(momentum, always):
         np.testing.assert_allclose(p, want, rtol=1e-5, atol=1e-6)
 
 
+def small_net(lib):
+    layers = lib.Conv2d(3, 8, 3, padding=1), lib.ReLU(), lib.AdaptiveAvgPool2d(1)
+    return lib.Sequential(*layers, lib.Flatten(), lib.Linear(8, 4)).train()
+
+
+def test_training_a_network_as_in_torch():
+    torch = pytest.importorskip("torch")
+    mine, theirs = small_net(nn), small_net(torch.nn)
+    theirs.load_state_dict({k: torch.tensor(x) for k, x in mine.state_dict().items()})
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2}
+    a = optim.SGD(mine.parameters(), **options)
+    b = torch.optim.SGD(theirs.parameters(), **options)
+    rng = np.random.default_rng(0)
+    places = []
+    for _ in range(STEPS):
+        x = rng.standard_normal((6, 3, 9, 9)).astype(np.float32)
+        y = rng.standard_normal((6, 4)).astype(np.float32)
+        a.zero_grad()
+        b.zero_grad()
+        error = mine(x) - y
+        loss = (error * error).mean()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(mine.parameters(), 0.5)
+        a.step()
+        want = ((theirs(torch.tensor(x)) - torch.tensor(y)) ** 2).mean()
+        want.backward()
+        want_norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        b.step()
+        np.testing.assert_allclose(float(loss), want.item(), rtol=1e-5)
+        np.testing.assert_allclose(float(norm), want_norm.item(), rtol=1e-5)
+        places.append(mine[0].weight.numpy().ctypes.data)
+    assert len(set(places)) == 1  # in place: nothing of a finished backward holds the weights
+    for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+        np.testing.assert_allclose(p.numpy(), q.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
 # --- state, copies, threads
 
 MAKERS = {
@@ -350,6 +387,20 @@ def test_step_calls_the_closure():
 
     assert optimizer.step(closure) == "loss"
     assert p.numpy().tolist() == [0, 0, 0]
+
+    model = nn.Linear(3, 1)  # in eval mode
+    optimizer = optim.SGD(model.parameters(), 0.1)
+
+    def squared():
+        optimizer.zero_grad()
+        y = model(np.ones((1, 3), np.float32))
+        loss = (y * y).sum()
+        loss.backward()
+        return loss
+
+    with no_grad():
+        losses = [float(optimizer.step(squared)) for _ in range(3)]
+    assert losses[0] > losses[1] > losses[2] > 0
 
     def fails():
         raise OSError("no data")
@@ -530,10 +581,10 @@ def test_clip_grad_value_as_in_torch():
     nn.utils.clip_grad_value_(p, 0.5)
     np.testing.assert_array_equal(p.grad, np.array([-0.5, -0.5, np.nan, 0.25, 0.5], np.float32))
     assert float(nn.utils.clip_grad_norm_([], 1.0)) == 0
-    huge = nn.Parameter(np.ones(2))
-    huge.grad = np.array([3e30, 4e30], np.float32)  # the sum of squares is beyond float32
+    huge = nn.Parameter(np.ones(50))
+    huge.grad = np.array([3e30, 4e30] + 48 * [0], np.float32)  # their squares are beyond float32
     assert float(nn.utils.clip_grad_norm_(huge, 5.0)) == pytest.approx(5e30)
-    np.testing.assert_allclose(huge.grad, [3, 4], rtol=1e-6)
+    np.testing.assert_allclose(huge.grad.numpy()[:3], [3, 4, 0], rtol=1e-6)
     for call in (
         lambda: nn.utils.clip_grad_value_(p, -1),
         lambda: nn.utils.clip_grad_norm_(p, 1, norm_type=0),

@@ -27,7 +27,11 @@ from lucid_c.nn import functional as F
 info = json.loads(open(sys.argv[2]).read())
 seed, streams, sgd = info["seed"], info["streams"], info["optimizer"]
 model = lucid_c.create_model(sys.argv[3], num_classes=info["num_classes"])
-weights = refweights.generate({k: v.shape for k, v in model.state_dict().items()}, seed)
+shapes = {k: v.shape for k, v in model.state_dict().items()}
+shapes |= {  # timm's, from which the file was made, has counters too
+    k.replace("running_mean", "num_batches_tracked"): () for k in shapes if "running_mean" in k
+}
+weights = refweights.generate(shapes, seed)
 assert refweights.crc(weights) == info["weights_crc32"]
 model.load_state_dict(weights)
 model.train()

@@ -53,6 +53,7 @@ typedef enum lc_lock {
     LC_LOCK_PACKS,
     LC_LOCK_THREADS,
     LC_LOCK_MODEL,
+    LC_LOCK_TUNING,
     LC_LOCK_RANDOM,
     LC_LOCK_COUNT
 } lc_lock;

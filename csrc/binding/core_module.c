@@ -68,8 +68,9 @@ static PyMethodDef own_methods[] = {
 
 static int add_methods(PyObject *module)
 {
-    PyMethodDef *tables[] = {own_methods,        lcpy_functional_methods, lcpy_layer_methods,
-                             lcpy_model_methods, lcpy_config_methods,     lcpy_autograd_methods,
+    PyMethodDef *tables[] = {own_methods,           lcpy_loss_methods,      lcpy_functional_methods,
+                             lcpy_layer_methods,    lcpy_model_methods,     lcpy_config_methods,
+                             lcpy_recorded_methods, lcpy_algorithm_methods, lcpy_autograd_methods,
                              lcpy_train_methods};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0)

@@ -2,11 +2,13 @@
  */
 #include "base/mem.h"
 #include "binding/core.h"
+#include "nn/layer_util.h"
 
 struct lcpy_recording {
     lc_graph *graph;
     int depth;
     int keep_grads;
+    lc_module *host;    /* whose forward in Python is at work */
     lcpy_tensor *first; /* tensors that have a number in it */
     PyObject *arrays;   /* dict: value -> array whose memory the graph points to */
     PyObject *edges;    /* dict: value -> where its gradient goes */
@@ -44,6 +46,7 @@ lcpy_recording *lcpy_enter(void)
     r->depth = 1;
     r->keep_grads = grad_mode == LCPY_GRAD_ON;
     r->first = NULL;
+    r->host = NULL;
     r->arrays = PyDict_New();
     r->edges = NULL;
     if (!r->arrays || lcpy_check(lc_graph_create(&r->graph))) {
@@ -111,6 +114,13 @@ void lcpy_resume(lcpy_recording *r)
 int lcpy_is_nested(const lcpy_recording *r)
 {
     return r->depth > 1;
+}
+
+lc_module *lcpy_set_host(lcpy_recording *r, lc_module *m)
+{
+    lc_module *before = r->host;
+    r->host = m;
+    return before;
 }
 
 static void link_tensor(lcpy_recording *r, lcpy_tensor *t, lc_value v)
@@ -411,7 +421,8 @@ static int track(lcpy_recording *r, lcpy_tensor *t, lc_value v)
     return status;
 }
 
-lc_value lcpy_value_of(lcpy_recording *r, PyObject *obj, int private_copy, const char *what)
+static lc_value value_of(lcpy_recording *r, PyObject *obj, int private_copy, const char *what,
+                         PyArrayObject *(*convert)(PyObject *, const char *))
 {
     lcpy_tensor *t = lcpy_is_tensor(obj) ? (lcpy_tensor *)obj : NULL;
     lc_value v = LC_NONE;
@@ -434,7 +445,7 @@ lc_value lcpy_value_of(lcpy_recording *r, PyObject *obj, int private_copy, const
         return v; /* parameters are found by the graph: no link needed */
     }
     PyObject *source = t && t->array ? t->array : obj;
-    PyArrayObject *array = lcpy_float_array(source, what);
+    PyArrayObject *array = convert(source, what);
     if (!array)
         return LC_NONE;
     if (private_copy && (PyObject *)array == source && !is_private(array)) {
@@ -457,26 +468,41 @@ lc_value lcpy_value_of(lcpy_recording *r, PyObject *obj, int private_copy, const
     return v;
 }
 
-PyObject *lcpy_apply(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
-                     const char *const *names)
+lc_value lcpy_value_of(lcpy_recording *r, PyObject *obj, int private_copy, const char *what)
+{
+    return value_of(r, obj, private_copy, what, lcpy_float_array);
+}
+
+lc_value lcpy_argument(lcpy_recording *r, PyObject *obj, const char *what, int integers)
+{
+    lc_value v =
+        value_of(r, obj, r->depth > 1, what, integers ? lcpy_number_array : lcpy_float_array);
+    const lcpy_tensor *t = lcpy_is_tensor(obj) ? (lcpy_tensor *)obj : NULL;
+    if (v != LC_NONE && r->depth == 1 && t && t->param && lc_param_requires_grad(t->param))
+        lcpy_keep_grads(r); /* a parameter that is used outside of modules */
+    return v;
+}
+
+PyObject *lcpy_apply_as(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
+                        const char *const *names, unsigned flags)
 {
     lc_value local[16], *in = local, out[LC_MAX_OUT];
     PyObject *result = NULL;
     lcpy_recording *r = lcpy_enter();
     if (!r)
         return NULL;
-    if (n > 16 && !(in = lc_alloc((size_t)n * sizeof *in))) {
+    if (n > 15 && !(in = lc_alloc((size_t)(n + 1) * sizeof *in))) {
         lcpy_raise(LC_ERR_MEMORY);
         goto done;
     }
     for (int i = 0; i < n; i++) {
-        in[i] = lcpy_value_of(r, inputs[i], r->depth > 1, names ? names[i] : "every input");
+        in[i] = lcpy_argument(r, inputs[i], names ? names[i] : "every input",
+                              i == 1 && (flags & LCPY_INTEGERS));
         if (in[i] == LC_NONE)
             goto done;
-        const lcpy_tensor *t = lcpy_is_tensor(inputs[i]) ? (lcpy_tensor *)inputs[i] : NULL;
-        if (r->depth == 1 && t && t->param && lc_param_requires_grad(t->param))
-            lcpy_keep_grads(r); /* a parameter that is used outside of modules */
     }
+    if ((flags & LCPY_SEEDED) && lcpy_check(lc_layer_seed(r->graph, &in[n++])))
+        goto done;
     if (lcpy_check(lc_graph_append(r->graph, op, attr, n, in, out)) == 0)
         result = lcpy_tensor_from_value(r, out[0]);
 done:
@@ -485,4 +511,10 @@ done:
     if (lcpy_leave(r, result != NULL) < 0)
         Py_CLEAR(result);
     return result;
+}
+
+PyObject *lcpy_apply(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
+                     const char *const *names)
+{
+    return lcpy_apply_as(op, attr, n, inputs, names, 0);
 }

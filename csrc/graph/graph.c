@@ -427,6 +427,11 @@ const lc_ir *lc_graph_ir(const lc_graph *g)
     return &g->ir;
 }
 
+const char *lc_graph_scope_at(const lc_graph *g, int32_t scope)
+{
+    return g->scopes + scope;
+}
+
 lc_graph_work *lc_graph_workspace(lc_graph *g)
 {
     return &g->work;

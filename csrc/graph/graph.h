@@ -41,6 +41,8 @@ typedef struct lc_node_view {
 int lc_graph_node_count(const lc_graph *g);
 lc_node_view lc_graph_node(const lc_graph *g, int i);          /* valid until the next append */
 lc_param *lc_graph_value_param(const lc_graph *g, lc_value v); /* NULL: not a parameter */
+/* The contents of an input; NULL where none were given, and for all other values. */
+const void *lc_graph_input_data(const lc_graph *g, lc_value v);
 /* The path that goes into nodes appended from now on; copied. lc_graph_scope is valid until the
  * next set. */
 lc_status lc_graph_set_scope(lc_graph *g, const char *path);
@@ -60,7 +62,7 @@ typedef struct lc_run_options {
     /* Called on the calling thread now and then (at most every 50 ms): true = stop. NULL: never. */
     bool (*stop)(void *ctx);
     void *stop_ctx;
-    struct lc_profile *profile; /* NULL, or filled with one row per step (graph/profile.h) */
+    struct lc_profile *profile; /* NULL, or gets one more row per step (graph/profile.h) */
 } lc_run_options;
 
 /* Computes values outs[0 .. n) into data[i] (plain layout, lc_desc_bytes of the value's desc; not

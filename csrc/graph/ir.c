@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "ops/ops.h"
 
 lc_status lc_ir_reserve(void **array, size_t size, int count, int *cap)
 {
@@ -59,7 +60,8 @@ lc_status lc_ir_add_node(lc_ir *ir, const lc_op *op, const void *attr, int n_in,
     n->op = op;
     n->n_in = n_in;
     n->n_out = n_out;
-    n->scope = n->part = n->group = 0;
+    n->scope = -1;
+    n->part = n->group = 0;
     n->detached = false;
     LC_TRY(push_args(ir, n_in, in, &n->in));
     LC_TRY(push_args(ir, n_out, out, &n->out));
@@ -322,8 +324,8 @@ static void put_desc(writer *w, const lc_desc *d)
  * everything. */
 static void write_key(writer *w, const lc_ir *ir, int threads)
 {
-    int head[7] = {threads,      ir->n_values, ir->n_nodes, ir->n_outs,
-                   ir->n_inputs, ir->n_params, ir->n_wanted};
+    int head[8] = {threads,      ir->n_values, ir->n_nodes,  ir->n_outs,
+                   ir->n_inputs, ir->n_params, ir->n_wanted, (int)lc_tuning_version()};
     put(w, head, sizeof head);
     for (int v = 0; v < ir->n_values; v++) {
         const lc_ir_value *value = &ir->values[v];

@@ -21,11 +21,12 @@ typedef struct lc_ir_value {
 typedef struct lc_ir_node {
     const lc_op *op; /* NULL: removed by a pass */
     int32_t n_in, n_out;
-    int32_t in, out;                             /* where its value lists start in ir->args */
-    int32_t scope;                               /* recordings only: index of the module path */
-    int32_t part;                                /* 0: forward, 1: backward, which comes after */
-    int32_t group;                               /* 0, or nodes that backward computes again */
-    bool detached;                               /* no gradient flows through it */
+    int32_t in, out; /* where its value lists start in ir->args */
+    int32_t scope;   /* recordings and what is extracted from them: where the module path starts;
+                      plans, which models share: the extracted node whose path it has, or -1 */
+    int32_t part;    /* 0: forward, 1: backward, which comes after */
+    int32_t group;   /* 0, or nodes that backward computes again */
+    bool detached;   /* no gradient flows through it */
     _Alignas(8) unsigned char attr[LC_MAX_ATTR]; /* op->attr_size bytes */
 } lc_ir_node;
 
@@ -130,10 +131,10 @@ lc_status lc_pass_layout(lc_ir *ir, const lc_kernels *kernels);
 void lc_ir_compact(lc_ir *ir);
 
 /* What the recording knows of value v (graph.c); nothing is retained. */
-const void *lc_graph_input_data(const lc_graph *g, lc_value v);
 lc_storage *lc_graph_input_storage(const lc_graph *g, lc_value v); /* NULL: the caller's memory */
 lc_status lc_graph_source(const lc_graph *g, lc_value v, lc_source *out);
 const lc_ir *lc_graph_ir(const lc_graph *g);
+const char *lc_graph_scope_at(const lc_graph *g, int32_t scope);
 
 /* Effects of the recording. */
 typedef struct lc_effect {

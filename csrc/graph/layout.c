@@ -95,8 +95,9 @@ typedef struct context {
     int part; /* of the node that is being placed */
 } context;
 
-/* The value that holds v in that layout; adds a reorder node if there is none yet. */
-static lc_status convert(context *c, lc_value v, lc_layout layout, lc_value *out)
+/* The value that holds v in that layout; adds a reorder node, with that scope, if there is none
+ * yet. */
+static lc_status convert(context *c, lc_value v, lc_layout layout, int32_t scope, lc_value *out)
 {
     lc_ir *ir = c->ir;
     if (lc_layout_equal(ir->values[v].desc.layout, layout)) {
@@ -113,6 +114,7 @@ static lc_status convert(context *c, lc_value v, lc_layout layout, lc_value *out
     desc.layout = layout;
     LC_TRY(lc_ir_add_value(ir, &desc, LC_VALUE_NODE, ir->n_nodes, out));
     LC_TRY(lc_ir_add_node(ir, &lc_op_reorder, NULL, 1, &v, 1, out));
+    ir->nodes[ir->n_nodes - 1].scope = scope;
     ir->nodes[ir->n_nodes - 1].part = c->part;
     if (c->n_made == c->cap_made &&
         !lc_grow((void **)&c->made, sizeof *c->made, c->n_made, &c->cap_made))
@@ -137,7 +139,7 @@ static lc_status place(context *c, const lc_ir_node *n, const lc_layout *wish, i
     int32_t in_at = n->in;
     for (int k = 0; k < n->n_in; k++) {
         lc_value converted;
-        LC_TRY_GOTO(convert(c, ir->args[in_at + k], s.wants[k], &converted), done);
+        LC_TRY_GOTO(convert(c, ir->args[in_at + k], s.wants[k], n->scope, &converted), done);
         ir->args[in_at + k] = converted;
     }
     for (int o = 0; o < n->n_out; o++)
@@ -148,6 +150,7 @@ static lc_status place(context *c, const lc_ir_node *n, const lc_layout *wish, i
     placed->n_out = n->n_out;
     placed->in = n->in;
     placed->out = n->out;
+    placed->scope = n->scope;
     placed->part = n->part;
 done:
     lc_free(s.heap);
@@ -158,7 +161,7 @@ done:
 static lc_status place_outs(context *c, int begin, int end)
 {
     for (int i = begin; i < end; i++)
-        LC_TRY(convert(c, c->ir->outs[i], LC_PLAIN, &c->ir->outs[i]));
+        LC_TRY(convert(c, c->ir->outs[i], LC_PLAIN, -1, &c->ir->outs[i]));
     return LC_OK;
 }
 

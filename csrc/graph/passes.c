@@ -398,7 +398,8 @@ static lc_status pass_pack(lc_ir *ir, const lc_kernels *kernels)
             LC_TRY_GOTO(
                 lc_ir_add_node(ir, spec.op, spec.attr, spec.count, args + spec.first, 1, blob),
                 done);
-            n->op->set_packed(n->attr, n_in, in, out);
+            ir->nodes[ir->n_nodes - 1].scope = n->scope;
+            n->op->set_packed(n->attr, n_in, in, &spec);
             args[spec.first] = blob[0];
             for (int k = spec.first + spec.count; k < n_in; k++)
                 args[k - spec.count + 1] = args[k];
@@ -414,6 +415,7 @@ static lc_status pass_pack(lc_ir *ir, const lc_kernels *kernels)
             LC_TRY_GOTO(lc_ir_add_node(ir, n->op, n->attr, 0, NULL, 0, NULL), done);
             ir->nodes[ir->n_nodes - 1] = *n;
         }
+        ir->nodes[ir->n_nodes - 1].scope = n->scope;
     }
 done:
     lc_free(old);

@@ -183,6 +183,8 @@ lc_status lc_plan_create(const lc_ir *ir, int threads, lc_plan **out)
     lc_status status = LC_OK;
     const lc_kernels *kernels = lc_kernels_get();
     LC_TRY_GOTO(lc_ir_copy(ir, &plan->ir), fail);
+    for (int i = 0; i < plan->ir.n_nodes; i++)
+        plan->ir.nodes[i].scope = i;
     plan->n_given = ir->n_inputs;
     if (wants_gradients(ir))
         LC_TRY_GOTO(lc_ir_differentiate(&plan->ir, &plan->gradients), fail);

@@ -111,7 +111,7 @@ typedef struct lc_run_memory {
 /* Points all values and steps of `e` to their memory. */
 void lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *memory);
 /* Run steps [begin, end); those before have been skipped or run. */
-lc_status lc_run_steps(const lc_plan *plan, lc_execution *e, int begin, int end,
+lc_status lc_run_steps(const lc_graph *g, const lc_plan *plan, lc_execution *e, int begin, int end,
                        const lc_run_options *options);
 /* Forward of the recording that was extracted last into data[0 .. ir.n_wanted), then its effects. The
  * workspace of g says afterwards where inputs and parameters were read. */

@@ -23,6 +23,7 @@ typedef struct team_run {
 
     double next_check; /* caller's thread only */
     atomic_int failed; /* an lc_status; set by whoever fails or is told to stop first */
+    int team;          /* threads that took part */
     int leave[2]; /* by parity of the barrier: written by thread 0 before it, read by all after it
                    */
     char message[512]; /* of the failure; guarded by `failed` having been won */
@@ -107,6 +108,7 @@ static lc_status run_team(team_run *r, int threads)
     r->leave[0] = r->leave[1] = 0;
     r->next_check = r->options && r->options->stop ? lc_seconds() + STOP_CHECK_SECONDS : 0;
     int got = lc_threads_acquire(threads);
+    r->team = got;
     lc_parallel(got, team_main, r);
     lc_threads_release(got);
     lc_status status = (lc_status)atomic_load(&r->failed);
@@ -214,25 +216,58 @@ void lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *m)
 
 /* --- profile */
 
-static lc_status start_profile(int n_steps, lc_profile *p, double **seconds)
+/* What the steps are called, which the plan does not know. g may be NULL: nothing. */
+static const char *step_scope(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
+                              int step)
 {
-    lc_profile_free(p);
-    p->rows = lc_alloc_zero((size_t)n_steps * sizeof *p->rows + 1);
-    *seconds = lc_alloc_zero((size_t)n_steps * sizeof **seconds + 1);
-    return p->rows && *seconds ? LC_OK : LC_ERR_MEMORY;
+    int32_t at = plan->ir.nodes[plan->step_nodes[step]].scope;
+    return at < 0 || !g ? "" : lc_graph_scope_at(g, work->ir.nodes[at].scope);
 }
 
-static void finish_profile(const lc_plan *plan, int begin, int end, lc_profile *p,
-                           const double *seconds)
+/* Everything that may fail, so that nothing can once the run is over. */
+static lc_status start_profile(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
+                               int begin, int n_steps, lc_profile *p, double **seconds)
 {
-    p->count = end - begin;
-    p->arena_bytes = (int64_t)plan->arena_bytes;
-    p->arena_bound = (int64_t)plan->bound_bytes;
+    const size_t size = sizeof *p->rows;
+    lc_profile_row *rows =
+        lc_realloc(p->rows, (size_t)p->count * size, (size_t)(p->count + n_steps) * size + 1);
+    if (!rows)
+        return LC_ERR_MEMORY;
+    p->rows = rows;
+    memset(rows + p->count, 0, (size_t)n_steps * size);
+    *seconds = lc_alloc_zero((size_t)n_steps * sizeof **seconds + 1);
+    if (!*seconds)
+        return LC_ERR_MEMORY;
+    for (int i = 0; i < n_steps; i++)
+        if (!(rows[p->count + i].scope = lc_strdup(step_scope(g, plan, work, begin + i)))) {
+            while (i-- > 0)
+                lc_free(rows[p->count + i].scope);
+            return LC_ERR_MEMORY;
+        }
+    return LC_OK;
+}
+
+static void drop_profile(int n_steps, lc_profile *p)
+{
+    for (int i = 0; i < n_steps; i++)
+        lc_free(p->rows[p->count + i].scope);
+}
+
+static void finish_profile(const lc_plan *plan, int begin, int n_steps, lc_profile *p,
+                           const double *seconds, int team)
+{
+    lc_profile_row *rows = p->rows + p->count;
+    p->count += n_steps;
+    p->threads = team > p->threads ? team : p->threads;
+    if ((int64_t)plan->arena_bytes > p->arena_bytes)
+        p->arena_bytes = (int64_t)plan->arena_bytes;
+    if ((int64_t)plan->bound_bytes > p->arena_bound)
+        p->arena_bound = (int64_t)plan->bound_bytes;
     for (int c = 0; c < plan->n_constants; c++)
         p->constant_bytes += (int64_t)lc_desc_bytes(plan->steps[plan->constants[c].node].out);
-    for (int i = 0; i < p->count; i++) {
+    for (int i = 0; i < n_steps; i++) {
         const lc_step *s = &plan->steps[plan->step_nodes[begin + i]];
-        lc_profile_row *row = &p->rows[i];
+        lc_profile_row *row = &rows[i];
         row->op = s->op->name;
         row->algorithm = s->algorithm;
         row->seconds = seconds[i];
@@ -249,18 +284,24 @@ static void finish_profile(const lc_plan *plan, int begin, int end, lc_profile *
 
 void lc_profile_free(lc_profile *p)
 {
+    for (int i = 0; i < p->count; i++)
+        lc_free(p->rows[i].scope);
     lc_free(p->rows);
     memset(p, 0, sizeof *p);
 }
 
-lc_status lc_run_steps(const lc_plan *plan, lc_execution *e, int begin, int end,
+lc_status lc_run_steps(const lc_graph *g, const lc_plan *plan, lc_execution *e, int begin, int end,
                        const lc_run_options *options)
 {
+    const lc_graph_work *work = g ? lc_graph_workspace((lc_graph *)g) : NULL;
     double *seconds = NULL;
+    bool described = false; /* the profile has names for the rows to come */
     lc_status status = LC_OK;
     int later = begin > 0; /* backward: it begins where forward ends */
     if (options && options->profile)
-        LC_TRY_GOTO(start_profile(end - begin, options->profile, &seconds), done);
+        LC_TRY_GOTO(start_profile(g, plan, work, begin, end - begin, options->profile, &seconds),
+                    done);
+    described = seconds != NULL;
     team_run r = {.plan = plan,
                   .nodes = plan->step_nodes + begin,
                   .n_steps = end - begin,
@@ -272,9 +313,12 @@ lc_status lc_run_steps(const lc_plan *plan, lc_execution *e, int begin, int end,
                   .options = options,
                   .seconds = seconds};
     LC_TRY_GOTO(run_team(&r, plan->threads), done);
-    if (seconds)
-        finish_profile(plan, begin, end, options->profile, seconds);
+    if (described)
+        finish_profile(plan, begin, end - begin, options->profile, seconds, r.team);
+    described = false;
 done:
+    if (described)
+        drop_profile(end - begin, options->profile);
     lc_free(seconds);
     return status;
 }
@@ -354,7 +398,7 @@ lc_status lc_run_forward(lc_graph *g, const lc_plan *plan, lc_execution *e, void
         LC_TRY_GOTO(provide_constant(plan, e, c, w->sources, options), done);
     lc_run_memory memory = {w->input_data, w->sources, w->out_data};
     lc_run_bind(plan, e, &memory);
-    LC_TRY_GOTO(lc_run_steps(plan, e, 0, plan->n_first, options), done);
+    LC_TRY_GOTO(lc_run_steps(g, plan, e, 0, plan->n_first, options), done);
     commit_effects(g, &f);
 done:
     drop_constants(plan, e);

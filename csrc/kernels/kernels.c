@@ -25,6 +25,7 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
     lc_vec_kernels_fill__scalar(&table->vec);
     lc_grad_kernels_fill__scalar(&table->grad);
     lc_winograd_kernels_fill__scalar(&table->winograd);
+    lc_probe_kernels_fill__scalar(&table->probe);
     lc_wgrad_kernels_fill__scalar(&table->wgrad);
     lc_train_kernels_fill__scalar(&table->train);
 #ifndef LC_NO_AVX2
@@ -34,6 +35,7 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
         lc_vec_kernels_fill__avx2(&table->vec);
         lc_grad_kernels_fill__avx2(&table->grad);
         lc_winograd_kernels_fill__avx2(&table->winograd);
+        lc_probe_kernels_fill__avx2(&table->probe);
         lc_wgrad_kernels_fill__avx2(&table->wgrad);
         lc_train_kernels_fill__avx2(&table->train);
     }
@@ -47,6 +49,7 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
         lc_vec_kernels_fill__avx512(&table->vec);
         lc_grad_kernels_fill__avx512(&table->grad);
         lc_winograd_kernels_fill__avx512(&table->winograd);
+        lc_probe_kernels_fill__avx512(&table->probe);
         lc_wgrad_kernels_fill__avx512(&table->wgrad);
         lc_train_kernels_fill__avx512(&table->train);
     }

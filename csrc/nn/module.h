@@ -86,6 +86,10 @@ lc_status lc_module_call(lc_module *m, const char *name, lc_graph *g, lc_value x
 /* The value of parameter or buffer `name`; LC_NONE if it is None. */
 lc_status lc_module_value(lc_module *m, const char *name, lc_graph *g, lc_value *out);
 
+/* The dotted path from m to a module below it, the first one found where there are several; for
+ * lc_free. NULL if it is not there. */
+lc_status lc_module_path(lc_module *m, const lc_module *wanted, char **path);
+
 /* What the host attaches: an override of append, and a pointer of its own. Neither is owned. */
 typedef lc_status (*lc_module_override)(lc_module *m, void *peer, lc_graph *g, int n_in,
                                         const lc_value *in, lc_value *out);

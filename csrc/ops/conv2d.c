@@ -228,7 +228,7 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     pack.block = kernels->block;
     pack.flags = a->flags & (LC_CONV_BIAS | LC_CONV_BN | LC_CONV_TRANSPOSED);
     pack.bn_eps = a->flags & LC_CONV_BN ? a->bn_eps : 0.0f;
-    pack.algorithm = lc_conv_choose(a, in, out, NULL);
+    pack.algorithm = lc_conv_choose(a, in, out);
     for (int i = 0; i < 2 && transposed(a) && (a->stride[0] != 1 || a->stride[1] != 1); i++) {
         pack.stride[i] = a->stride[i];
         pack.dilation[i] = a->dilation[i];
@@ -241,11 +241,13 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     return true;
 }
 
-static void conv_set_packed(void *attr, int n_in, const lc_desc *in, const lc_desc *out)
+static void conv_set_packed(void *attr, int n_in, const lc_desc *in, const lc_pack_spec *spec)
 {
     (void)n_in;
     lc_conv2d_attr *a = attr;
-    a->algorithm = lc_conv_choose(a, in, out, NULL);
+    lc_conv_pack_attr pack;
+    memcpy(&pack, spec->attr, sizeof pack);
+    a->algorithm = pack.algorithm;
     a->kernel[0] = in[1].dim[2];
     a->kernel[1] = in[1].dim[3];
     a->out_channels = attr_oc(a, in);
@@ -683,6 +685,7 @@ const lc_op lc_op_conv2d = {
     .insists = conv_insists,
     .pack = conv_pack,
     .set_packed = conv_set_packed,
+    .candidate = lc_conv_candidate,
     .prepare = conv_prepare,
     .run = conv_run,
     .backward = lc_conv_backward,

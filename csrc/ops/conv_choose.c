@@ -1,7 +1,9 @@
 /* Which algorithm a convolution gets: the first of a list that accepts it. A function of the
  * layer, H, W, the block (ISA) and LUCID_C_CONV; never of N, threads or caches, nor are the bits.
+ * Only tuning, which somebody has to ask for, prefers another one that accepts.
  */
 #include "ops/conv_form.h"
+#include "ops/conv_tuning.h"
 #include "ops/op_util.h"
 
 #include <pthread.h>
@@ -10,7 +12,7 @@
 
 /* Fewer blocks of channels than this per group, in or out, and the transforms cost what the
  * products save. Measured with blocks of 8, against direct sums: 1.6 to 2 times as fast at 16
- * channels. */
+ * channels, and at 10, which fill two blocks as well. */
 #define MIN_BLOCKS 2
 /* Tiles of one image. With four (7x7) the transformed weights, four times as many bytes, are read
  * for little work: with AVX-512 direct sums are faster then, with AVX2 they are not (512 channels,
@@ -57,7 +59,9 @@ static const char *refuse_tiles(const conv_layer *l)
             return "padding is larger than the kernel's reach";
     if (block == 1)
         return "the input is not blocked";
-    if (l->w->dim[1] < MIN_BLOCKS * block || l->w->dim[0] / l->attr->groups < MIN_BLOCKS * block)
+    const int64_t groups = l->attr->groups;
+    if ((l->x->dim[1] / groups + block - 1) / block < MIN_BLOCKS ||
+        (l->y->dim[1] / groups + block - 1) / block < MIN_BLOCKS)
         return "too few channels per group";
     if ((l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile) <
         (block > 8 ? MIN_TILES_AVX512 : MIN_TILES))
@@ -110,46 +114,72 @@ static const char *refuse_nothing(const conv_layer *l)
 
 static const struct {
     lc_conv_algorithm algorithm;
+    const char *name;
     int kernel, stride; /* that it is made for, with dilation 1; 0: any */
     const char *(*refuses)(const conv_layer *l);
 } algorithms[] = {
-    {LC_CONV_WINOGRAD, 3, 1, refuse_tiles},
-    {LC_CONV_WINOGRAD_S2, 3, 2, refuse_winograd_s2},
-    {LC_CONV_STRASSEN_TWICE, 1, 0, refuse_strassen_twice},
-    {LC_CONV_STRASSEN, 1, 0, refuse_strassen},
-    {LC_CONV_DIRECT, 0, 0, refuse_nothing},
+    {LC_CONV_WINOGRAD, "winograd", 3, 1, refuse_tiles},
+    {LC_CONV_WINOGRAD_S2, "winograd /2", 3, 2, refuse_winograd_s2},
+    {LC_CONV_STRASSEN_TWICE, "strassen twice", 1, 0, refuse_strassen_twice},
+    {LC_CONV_STRASSEN, "strassen", 1, 0, refuse_strassen},
+    {LC_CONV_DIRECT, "direct", 0, 0, refuse_nothing},
 };
+enum { ALGORITHMS = sizeof algorithms / sizeof *algorithms };
 
-/* Is the layer of the kind that an algorithm is made for? */
-static bool is_kind(const conv_layer *l, int kernel, int stride)
+/* Why row i does not do the layer; NULL: it does. */
+static const char *refusal(const conv_layer *l, int i)
 {
     const lc_conv2d_attr *a = l->attr;
-    if (kernel == 0)
-        return true;
-    if (a->flags & LC_CONV_TRANSPOSED && (a->stride[0] != 1 || a->stride[1] != 1))
-        return false;
-    return l->w->dim[2] == kernel && l->w->dim[3] == kernel && a->stride[0] == a->stride[1] &&
-           (stride == 0 || a->stride[0] == stride) && a->dilation[0] == 1 && a->dilation[1] == 1;
+    const int kernel = algorithms[i].kernel, stride = algorithms[i].stride;
+    if (kernel && (l->w->dim[2] != kernel || l->w->dim[3] != kernel))
+        return "another kernel";
+    if (kernel && (a->flags & LC_CONV_TRANSPOSED) && (a->stride[0] != 1 || a->stride[1] != 1))
+        return "transposed with a stride";
+    if (kernel && (a->stride[0] != a->stride[1] || (stride && a->stride[0] != stride) ||
+                   a->dilation[0] != 1 || a->dilation[1] != 1))
+        return "another stride or dilation";
+    return algorithms[i].refuses(l);
 }
 
-lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out,
-                                 const char **why)
+/* The row that is taken. */
+static int choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out)
 {
-    conv_layer l = {attr, &in[0], &in[1], &out[0]};
-    const char *reason = NULL;
-    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++) {
-        const bool kind = is_kind(&l, algorithms[i].kernel, algorithms[i].stride);
-        const char *no =
-            kind ? algorithms[i].refuses(&l) : "none is made for its kernel, stride and dilation";
-        if (!no) {
-            if (why)
-                *why = reason;
-            return algorithms[i].algorithm;
-        }
-        if (kind || !reason)
-            reason = no;
+    const conv_layer l = {attr, &in[0], &in[1], &out[0]};
+    const int preferred =
+        attr->flags & LC_CONV_FORCED ? (int)attr->algorithm : lc_conv_tuning_find(attr, in);
+    int first = -1;
+    for (int i = 0; i < ALGORITHMS; i++) {
+        if (refusal(&l, i))
+            continue;
+        if ((int)algorithms[i].algorithm == preferred)
+            return i;
+        if (first < 0)
+            first = i;
     }
-    return LC_CONV_DIRECT; /* not reached: direct sums take everything */
+    return first; /* there is one: direct sums take everything */
+}
+
+lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out)
+{
+    return algorithms[choose(attr, in, out)].algorithm;
+}
+
+bool lc_conv_candidate(const void *attr, const lc_desc *in, const lc_desc *out, int i,
+                       lc_candidate *found)
+{
+    if (i < 0 || i >= ALGORITHMS)
+        return false;
+    const conv_layer l = {attr, &in[0], &in[1], &out[0]};
+    *found = (lc_candidate){algorithms[i].name, refusal(&l, i), choose(attr, in, out) == i};
+    return true;
+}
+
+int lc_conv_algorithm_named(const char *name)
+{
+    for (int i = 0; i < ALGORITHMS; i++)
+        if (strcmp(algorithms[i].name, name) == 0)
+            return (int)algorithms[i].algorithm;
+    return -1;
 }
 
 /* --- the gradient of the weights. As above, but the sums run over the tiles of all images, whose
@@ -162,8 +192,9 @@ lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, 
 static const char *refuse_winograd_weight_grad(const lc_conv2d_attr *a, const lc_desc *dy,
                                                const lc_desc *x)
 {
-    const int64_t least = MIN_BLOCKS * (int64_t)x->layout.block, tile = LC_WINOGRAD_TILE;
-    const int64_t tiles = (dy->dim[2] + tile - 1) / tile * ((dy->dim[3] + tile - 1) / tile);
+    pthread_once(&once, read_environment);
+    if (force_direct)
+        return "LUCID_C_CONV=direct";
     if (a->kernel[0] != 3 || a->kernel[1] != 3)
         return "the kernel is not 3x3";
     if (a->stride[0] != 1 || a->stride[1] != 1 || a->dilation[0] != 1 || a->dilation[1] != 1)
@@ -173,11 +204,14 @@ static const char *refuse_winograd_weight_grad(const lc_conv2d_attr *a, const lc
             return "padding is larger than the kernel's reach";
     if (x->layout.block == 1)
         return "the input is not blocked";
+    const int64_t least = MIN_BLOCKS * (int64_t)x->layout.block;
     if (x->dim[1] / a->groups < least || dy->dim[1] / a->groups < least)
         return "too few channels per group";
-    if (lc_count_mul(dy->dim[0], tiles) < MIN_ALL_TILES)
+    if (lc_count_mul(dy->dim[0], (dy->dim[2] + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE *
+                                     ((dy->dim[3] + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE)) <
+        MIN_ALL_TILES)
         return "too few tiles";
-    return refuse_all();
+    return NULL;
 }
 
 lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,

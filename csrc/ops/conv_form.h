@@ -90,10 +90,13 @@ lc_layout lc_conv_group_layout(int block, int64_t groups, int64_t ic, int64_t oc
 lc_conv_form lc_conv_form_get(const lc_conv_shape *s);
 
 /* The algorithm for a convolution that is not packed yet, its layouts decided: in[0] is x, in[1] w,
- * out[0] y. `why`, unless NULL: why it is not an earlier one of the list, a static string; NULL
- * if it is the first. conv_choose.c. */
-lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out,
-                                 const char **why);
+ * out[0] y. conv_choose.c. */
+lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out);
+/* lc_op.candidate of convolutions. */
+bool lc_conv_candidate(const void *attr, const lc_desc *in, const lc_desc *out, int i,
+                       lc_candidate *found);
+/* The lc_conv_algorithm of that name in the list, or -1. */
+int lc_conv_algorithm_named(const char *name);
 
 /* The same for the gradient of the weights; in: dy, x. */
 lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,

@@ -49,8 +49,10 @@ static lc_status check(const lc_cross_entropy_attr *a, int n_in, const lc_desc *
         return lc_fail(LC_ERR_TYPE, "nll_loss: target must be int64, not float32");
     if (!fits)
         return lc_fail(LC_ERR_VALUE,
-                       "%s: target of shape %s (%s) does not fit the input of shape %s", op, tt,
-                       lc_dtype_name(t->dtype), xt);
+                       "%s: target of shape %s (%s) does not fit the input of shape %s: class "
+                       "numbers are integers and have that shape without its axis %d%s",
+                       op, tt, lc_dtype_name(t->dtype), xt, axis,
+                       a->log_probs ? "" : ", shares are floats and have the whole shape");
     if (a->weighted) {
         LC_TRY(lc_check_f32(op, "weight", &in[WEIGHT]));
         if (in[WEIGHT].rank != 1 || in[WEIGHT].dim[0] != classes)
@@ -134,8 +136,12 @@ static inline double q_of(const prep *p, const lc_cross_entropy_attr *a, const f
     return q * w;
 }
 
-/* The logarithm of the sum of exponentials of a place's classes; `step` between them. */
-static double log_sum_exp(const lc_vec_kernels *v, const float *x, int64_t n, int64_t step)
+/* log p of a class is (x - most) - log_sum: in this form, since most may be huge. */
+typedef struct scale {
+    double most, log_sum;
+} scale;
+
+static scale scale_of(const lc_vec_kernels *v, const float *x, int64_t n, int64_t step)
 {
     float part[CHUNK];
     float most = x[0];
@@ -143,7 +149,7 @@ static double log_sum_exp(const lc_vec_kernels *v, const float *x, int64_t n, in
     for (int64_t c = 1; c < n; c++)
         most = x[c * step] > most || x[c * step] != x[c * step] ? x[c * step] : most;
     if (isinf(most) && most < 0.0f)
-        return (double)most - (double)most; /* nothing is possible: NaN, as in PyTorch */
+        return (scale){NAN, NAN}; /* nothing is possible: NaN, as in PyTorch */
     for (int64_t from = 0; from < n; from += CHUNK) {
         int64_t m = n - from < CHUNK ? n - from : CHUNK;
         for (int64_t c = 0; c < m; c++)
@@ -151,7 +157,7 @@ static double log_sum_exp(const lc_vec_kernels *v, const float *x, int64_t n, in
         v->exp(part, part, m, 0.0f, 0.0f);
         v->sum(&sum, part, m, 1);
     }
-    return (double)most + log(sum);
+    return (scale){(double)most, log(sum)};
 }
 
 static double loss_of(const prep *p, const lc_cross_entropy_attr *a, const lc_vec_kernels *v,
@@ -159,13 +165,16 @@ static double loss_of(const prep *p, const lc_cross_entropy_attr *a, const lc_ve
 {
     if (at->target < 0)
         return 0.0;
-    double lse = a->log_probs ? 0.0 : log_sum_exp(v, at->x, p->classes, p->inner), loss = 0.0;
+    scale s = {0.0, 0.0};
+    double loss = 0.0;
+    if (!a->log_probs)
+        s = scale_of(v, at->x, p->classes, p->inner);
     if (!at->share && a->label_smoothing == 0.0) {
         double w = weight ? (double)weight[at->target] : 1.0;
-        return w * (lse - (double)at->x[at->target * p->inner]);
+        return w * (s.log_sum - ((double)at->x[at->target * p->inner] - s.most));
     }
     for (int64_t c = 0; c < p->classes; c++)
-        loss += q_of(p, a, weight, at, c) * (lse - (double)at->x[c * p->inner]);
+        loss += q_of(p, a, weight, at, c) * (s.log_sum - ((double)at->x[c * p->inner] - s.most));
     return loss;
 }
 
@@ -283,9 +292,10 @@ static void grad_place(const lc_step *step, const float *weight, const place *at
             dx[c * p->inner] = 0.0f;
         return;
     }
-    double lse = 0.0, total = 0.0;
+    scale s = {0.0, 0.0};
+    double total = 0.0;
     if (!a->log_probs) {
-        lse = log_sum_exp(v, at->x, p->classes, p->inner);
+        s = scale_of(v, at->x, p->classes, p->inner);
         for (int64_t c = 0; c < p->classes; c++)
             total += q_of(p, a, weight, at, c);
     }
@@ -293,7 +303,7 @@ static void grad_place(const lc_step *step, const float *weight, const place *at
     for (int64_t from = 0; from < p->classes; from += CHUNK) {
         int64_t m = p->classes - from < CHUNK ? p->classes - from : CHUNK;
         for (int64_t c = 0; c < m && !a->log_probs; c++)
-            part[c] = (float)((double)at->x[(from + c) * p->inner] - lse);
+            part[c] = (float)((double)at->x[(from + c) * p->inner] - s.most - s.log_sum);
         if (a->log_probs)
             memset(part, 0, sizeof part);
         else

@@ -75,10 +75,9 @@ static bool linear_pack(const void *attr, int n_in, const lc_desc *in, const lc_
     return true;
 }
 
-static void linear_set_packed(void *attr, int n_in, const lc_desc *in, const lc_desc *out)
+static void linear_set_packed(void *attr, int n_in, const lc_desc *in, const lc_pack_spec *spec)
 {
-    (void)out;
-    (void)n_in;
+    (void)n_in, (void)spec;
     lc_linear_attr *a = attr;
     a->out_features = in[1].dim[0];
     a->flags |= LC_CONV_PACKED;

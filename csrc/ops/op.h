@@ -72,6 +72,13 @@ typedef struct lc_pack_spec {
     int first, count;
 } lc_pack_spec;
 
+/* One of several algorithms for a node; static strings. */
+typedef struct lc_candidate {
+    const char *name;
+    const char *refuses; /* why it cannot or should not do this one; NULL: it could */
+    bool chosen;
+} lc_candidate;
+
 /* --- gradients
  *
  * An op says how its gradient is computed by appending nodes, through a builder that graph/
@@ -129,9 +136,14 @@ struct lc_op {
     /* Layouts decided: does it want inputs packed? true and *spec. NULL: never. */
     bool (*pack)(const void *attr, int n_in, const lc_desc *in, const lc_desc *out,
                  const lc_kernels *kernels, lc_pack_spec *spec);
-    /* Edits the node's attributes once its inputs are packed (in[]: as before), when their descs
-     * are not at hand any more. */
-    void (*set_packed)(void *attr, int n_in, const lc_desc *in, const lc_desc *out);
+    /* Edits the node's attributes once its inputs are packed as `spec` says (in[]: as before),
+     * when their descs are not at hand any more. */
+    void (*set_packed)(void *attr, int n_in, const lc_desc *in, const lc_pack_spec *spec);
+
+    /* Layouts decided, nothing packed: the i-th of its algorithms, in order of preference; false
+     * past the last one. NULL: it has one only. */
+    bool (*candidate)(const void *attr, const lc_desc *in, const lc_desc *out, int i,
+                      lc_candidate *found);
 
     /* Is output 0 the same bytes as input 0 (a view)? The planner then shares the memory and drops
      * the step. NULL: no. */

@@ -8,7 +8,8 @@
 
 /* --- convolution: x (N, C, H, W), w (OC, C / groups, KH, KW), [b (OC)], [gamma, beta, mean, var
  * (OC)], [residual (N, OC, OH, OW)] y = relu(bn(conv(x, w) + b) + residual), each part as its flag
- * says. Users record LC_CONV_BIAS only; passes add the rest.
+ * says. Users record LC_CONV_BIAS only; passes add the rest. LC_CONV_FORCED is for measuring: the
+ * algorithm is the one of the attributes, if that accepts.
  *
  * With LC_CONV_TRANSPOSED it is the gradient of that convolution's input instead: x is dy (N, OC,
  * OH, OW), w and the attributes are those of the convolution, y is (N, C, out[0], out[1]). It has
@@ -19,7 +20,8 @@ enum {
     LC_CONV_ADD = 4,
     LC_CONV_RELU = 8,
     LC_CONV_PACKED = 16,
-    LC_CONV_TRANSPOSED = 32
+    LC_CONV_FORCED = 32,
+    LC_CONV_TRANSPOSED = 64
 };
 typedef struct lc_conv2d_attr {
     int64_t stride[2]; /* height, width */
@@ -31,7 +33,8 @@ typedef struct lc_conv2d_attr {
     int64_t out[2];                  /* with LC_CONV_TRANSPOSED: height and width of y, else 0 */
     uint32_t flags;
     float bn_eps;
-    uint32_t algorithm; /* with LC_CONV_PACKED: lc_conv_algorithm (conv_form.h), else 0 */
+    uint32_t algorithm; /* with LC_CONV_PACKED or LC_CONV_FORCED: lc_conv_algorithm (conv_form.h),
+                           else 0 */
     uint32_t zero;
 } lc_conv2d_attr;
 extern const lc_op lc_op_conv2d;
@@ -208,6 +211,10 @@ extern const lc_op lc_op_split_softmax; /* logits (N, R*C, 1, 1) -> attention (N
                                            softmax over r; sigmoid if R == 1 */
 extern const lc_op lc_op_split_apply; /* x (N, R*C, H, W), attention (N, R*C, 1, 1) -> sum over r of
                                          x * attention: (N, C, H, W) */
+
+/* A number that changes when ops may choose other algorithms from now on (conv_tuning.h); plans made
+ * before are not for use any more. */
+uint32_t lc_tuning_version(void);
 
 /* Dropout in eval mode and Identity record nothing. */
 

@@ -7,20 +7,16 @@ and nothing else is held in memory. Writing is the safetensors library's where i
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
-import secrets
-import stat
 import struct
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from .._files import replacing
 from .entry import CHUNK_BYTES, DTYPES, Blob, Entry, SharedFile
 
 MAX_HEADER_BYTES = 100_000_000
@@ -177,48 +173,6 @@ def write(path: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -
                 file.write(data[start : start + CHUNK_BYTES])
 
 
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace_file(path: str | os.PathLike[str], write_to: Callable[[str], None]) -> None:
-    """Write a file under a temporary name in its folder, bring it to disk, and put it in place.
-
-    Whatever happens meanwhile, `path` is the old file or the new one, whole. What a killed process
-    left behind is removed by a later call, an hour after its last change at the earliest.
-    """
-    path = os.path.realpath(os.fspath(path))
-    folder, name = os.path.split(path)
-    beginning = f".{name[:100]}."
-    _remove_leftovers(folder, beginning)
-    temporary = os.path.join(folder, f"{beginning}{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        write_to(temporary)
-        os.chmod(temporary, mode)  # the safetensors library makes it readable for its owner only
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    if os.name == "posix":
-        _sync(folder)
-
-
-def _remove_leftovers(folder: str, beginning: str) -> None:
-    pattern = re.compile(re.escape(beginning) + r"[0-9a-f]{16}\.tmp")
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if pattern.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > 3600:
-                os.unlink(entry.path)
-
-
 def save(
     path: str | os.PathLike[str],
     tensors: Mapping[str, Any],
@@ -242,8 +196,7 @@ def save(
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in texts.items()):
         raise TypeError("metadata must map str to str")
     prepared = prepare(tensors)
-
-    def write_tensors(temporary: str) -> None:
+    with replacing(path) as temporary:
         try:
             from safetensors import SafetensorError
             from safetensors.numpy import save_file
@@ -254,5 +207,3 @@ def save(
             save_file(prepared, temporary, texts)
         except SafetensorError as error:
             raise OSError(f"{os.fspath(path)}: {error}") from None
-
-    replace_file(path, write_tensors)

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from .._files import replacing
 from .entry import Entry, SharedFile
-from .safetensors_file import prepare, read_safetensors, replace_file, write
+from .safetensors_file import prepare, read_safetensors, write
 
 MAX_DEPTH = 100
 _MARKS = ("$array", "$tuple", "$dict")
@@ -77,7 +78,8 @@ def save_training_state(path: str | os.PathLike[str], /, **parts: Any) -> None:
         "training_state": text,
         "crc32": str(zlib.crc32(text.encode("ascii"))),
     }
-    replace_file(path, lambda temporary: write(temporary, writer.arrays, texts))
+    with replacing(path) as temporary:
+        write(temporary, writer.arrays, texts)
 
 
 def load_training_state(path: str | os.PathLike[str], /, **parts: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .._tensor import Parameter
-from . import containers, functional, layers, module, utils
+from . import containers, functional, layers, losses, module, utils
 from .containers import ModuleList, Sequential
 from .layers import (
     AdaptiveAvgPool2d,
@@ -23,6 +23,7 @@ from .layers import (
     Sigmoid,
     Softmax,
 )
+from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
 from .module import Module
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
+    "BCEWithLogitsLoss",
     "BatchNorm2d",
     "Conv2d",
     "ConvBNReLU2d",
+    "CrossEntropyLoss",
     "DropBlock2d",
     "DropPath",
     "Dropout",
@@ -41,9 +44,11 @@ __all__ = [
     "GlobalAvgPool2d",
     "Identity",
     "Linear",
+    "MSELoss",
     "MaxPool2d",
     "Module",
     "ModuleList",
+    "NLLLoss",
     "Parameter",
     "ReLU",
     "ResNeSt",
@@ -55,6 +60,7 @@ __all__ = [
     "containers",
     "functional",
     "layers",
+    "losses",
     "module",
     "utils",
 ]

@@ -1,6 +1,6 @@
 """Modules: the base class of layers, blocks, models and of modules written in Python."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import os
 
     from ..checkpoints import LoadResult
+    from ..tuning import Tuning
 
 __all__ = ["Module", "NativeModule", "RemovableHandle"]
 
@@ -407,6 +408,97 @@ class Module(Tree):
         from .. import checkpoints
 
         return checkpoints.load_into(self, path, strict)
+
+    def tune(
+        self, x: ArrayLike | Sequence[int], *, cache: "str | os.PathLike[str] | None" = None
+    ) -> "Tuning":
+        """Measure which algorithm is fastest for each convolution, and use it from now on.
+
+        Every algorithm that accepts a layer (see `lucid_c.explain`) is measured with as many
+        images as ``x`` has, on `lucid_c.get_num_threads` threads. The fastest is used for such
+        layers in all models of this process, for any batch size and number of threads.
+
+        **Bits of results may change**: algorithms round differently, and another machine, or
+        another measurement on this one, may choose another. Results still do not depend on batch
+        size, neighbours in the batch, or threads. Without a call of `tune` or
+        `lucid_c.load_tuning` nothing is ever measured; `lucid_c.clear_tuning` undoes it.
+
+        Parameters
+        ----------
+        x : array_like or tuple of int
+            The model's input, or its shape.
+        cache : str or os.PathLike, optional
+            The file that keeps the measurements, by version of lucid_c, CPU and instruction set.
+            What is in it already is used and not measured again; a damaged file is ignored, with
+            a warning, and replaced. Default: ``lucid_c/tune-*.json`` in ``$XDG_CACHE_HOME``
+            (``~/.cache``).
+
+        Returns
+        -------
+        Tuning
+            What was measured and chosen; ``print`` shows a table.
+
+        Raises
+        ------
+        OSError
+            If the file in ``cache`` cannot be written; the choice stays as it was then. (For the
+            default file it is a warning.)
+        """
+        from ..tuning import tune
+
+        return tune(self, x, cache=cache)
+
+    def export_onnx(
+        self,
+        path: "str | os.PathLike[str]",
+        *,
+        input_shape: Sequence[int] | None = None,
+        dynamic_batch: bool = True,
+        opset: int = 17,
+        external_data: bool | None = None,
+    ) -> None:
+        """Write the model as an ONNX file, whole or not at all.
+
+        The graph is what a call in eval mode records, in standard operators, with one input
+        ``input`` and one output ``output``. Initializers have the names of the state dict; a
+        parameter that several layers share is written once. Needs the onnx package
+        (``pip install lucid_c[onnx]``).
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file to write.
+        input_shape : sequence of int, optional
+            Shape of the input, (N, C, H, W). Default: one image of the size that belongs to a
+            model of `lucid_c.create_model`.
+        dynamic_batch : bool, optional
+            Whether the file takes any batch size (default) or the one in ``input_shape`` only.
+            Height and width are fixed.
+        opset : int, optional
+            Version of ONNX's operators, 13 or later. Default 17.
+        external_data : bool, optional
+            Whether the weights go into a second file, named as the first with ``.data`` added.
+            Default: if they take more than 2 GiB, the limit of one ONNX file.
+
+        Raises
+        ------
+        ImportError
+            If the onnx package is missing.
+        ValueError
+            If something cannot be expressed (the message names the operation and the module), if
+            ``forward`` reads the numbers of a tensor, or if with ``dynamic_batch`` it does
+            something else for another batch size.
+        """
+        from ..onnx_export import export
+
+        export(
+            self,
+            path,
+            input_shape=input_shape,
+            dynamic_batch=dynamic_batch,
+            opset=opset,
+            external_data=external_data,
+        )
 
     # --- copies and text
 

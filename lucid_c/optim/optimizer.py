@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import _core
 from .._tensor import Parameter, known
+from ..autograd import enable_grad
 
 # What a group may hold besides its parameters and the optimizer's options.
 _EXTRAS = ("name", "initial_lr")
@@ -152,14 +153,14 @@ class Optimizer:
         Parameters
         ----------
         closure : callable, optional
-            Computes the loss and the gradients; called before the step.
+            Computes the loss and the gradients; called before the step, under `enable_grad`.
 
         Returns
         -------
         object
             What the closure returned, or None.
         """
-        loss = None if closure is None else closure()
+        loss = None if closure is None else enable_grad(closure)()
         rows, new = [], []
         for number, group in enumerate(self.param_groups):
             names = [name for name in self._moments if self._wants(name, group)]

@@ -84,7 +84,7 @@ static void *pack_op(const lc_op *op, void *attr, int *n_in, lc_desc *in, const 
     run_op(spec.op, spec.attr, spec.count, in + spec.first, data + spec.first, &blob, again, k, 3);
     CHECK(memcmp(memory, again, lc_desc_bytes(&blob)) == 0);
     lc_free(again);
-    op->set_packed(attr, *n_in, in, out);
+    op->set_packed(attr, *n_in, in, &spec);
     int rest = *n_in - spec.first - spec.count;
     in[spec.first] = blob;
     data[spec.first] = memory;

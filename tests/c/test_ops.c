@@ -548,7 +548,7 @@ static void test_batch_norm(void)
                 tensor in[5] = {tensor_new(rank, shapes[s])};
                 int64_t c = shapes[s][1], n = lc_desc_count(&in[0].d),
                         pixels = n / shapes[s][0] / c;
-                lc_batch_norm_attr a = {1e-5f, flags & 1, flags >> 1};
+                lc_batch_norm_attr a = {.eps = 1e-5f, .affine = flags & 1, .relu = flags >> 1};
                 for (int k = 1; k < 5; k++)
                     in[k] = tensor_new(1, &c);
                 for (int64_t i = 0; i < c; i++)

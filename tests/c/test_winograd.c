@@ -239,7 +239,7 @@ static float *compute(const wino_data *d, const wino_case *t, const lc_kernels *
     int n_out;
     CHECK(lc_op_conv2d.pack(&attr, n_in, in, &out, k, &spec));
     memcpy(&pack, spec.attr, sizeof pack);
-    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, &out, NULL));
+    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, &out));
     pack.algorithm = algorithm_of(t);
     memcpy(spec.attr, &pack, sizeof pack);
     CHECK(spec.op->infer(spec.attr, spec.count, in + 1, &n_out, &blob) == LC_OK);
@@ -250,9 +250,8 @@ static float *compute(const wino_data *d, const wino_case *t, const lc_kernels *
     CHECK(memcmp(weights, again, lc_desc_bytes(&blob)) == 0);
     lc_free(again);
     lc_free(s.prep);
-    lc_op_conv2d.set_packed(&attr, n_in, in, &out);
-    CHECK(attr.algorithm == (uint32_t)lc_conv_choose(&d->attr, in, &out, NULL));
-    attr.algorithm = algorithm_of(t);
+    lc_op_conv2d.set_packed(&attr, n_in, in, &spec);
+    CHECK(attr.algorithm == (uint32_t)algorithm_of(t));
 
     const int64_t x_image = lc_desc_count(&d->in[0]) / t->n,
                   y_image = lc_desc_count(&d->out) / t->n;
@@ -448,12 +447,12 @@ static void check_not_finite_1x1(const lc_kernels *k, lc_conv_algorithm algorith
     drop(&d);
 }
 
+/* `reason`: part of why some other algorithm refuses, or NULL. */
 static void expect_choice(wino_case t, int block, int64_t kernel, lc_conv_algorithm want,
                           const char *reason)
 {
     lc_conv2d_attr a;
     lc_desc in[2], out;
-    const char *why = "unset";
     memset(&a, 0, sizeof a);
     a.stride[0] = a.stride[1] = t.stride;
     a.dilation[0] = a.dilation[1] = 1;
@@ -466,8 +465,12 @@ static void expect_choice(wino_case t, int block, int64_t kernel, lc_conv_algori
         CHECK(lc_op_conv2d.infer(&a, 2, in, &n_out, &out) == LC_OK);
         in[0].layout = lc_layout_blocked(block, t.ic, 1);
         out.layout = (lc_layout){block, (int32_t)t.y_g};
-        CHECK(lc_conv_choose(&a, in, &out, &why) == want);
-        CHECK(!reason || (why && strstr(why, reason)));
+        CHECK(lc_conv_choose(&a, in, &out) == want);
+        lc_candidate c;
+        int found = 0;
+        for (int i = 0; reason && lc_conv_candidate(&a, in, &out, i, &c); i++)
+            found += c.refuses && strstr(c.refuses, reason) != NULL;
+        CHECK(!reason || found > 0);
     }
 }
 
