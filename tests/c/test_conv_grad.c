@@ -18,12 +18,8 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #define LC_EMULATE_AVX512
-#define lc_conv_dense_f32__avx512 conv_dense_emulated
-#define lc_conv_lanes_f32__avx512 conv_lanes_emulated
-#define lc_conv_kernels_fill__avx512 conv_fill_emulated
 #define lc_winograd_kernels_fill__avx512 winograd_fill_emulated
 #define lc_wgrad_kernels_fill__avx512 wgrad_fill_emulated
-#include "kernels/conv_direct_avx512.c"
 #include "kernels/conv_wgrad_avx512.c"
 #include "kernels/winograd_avx512.c"
 #pragma GCC pop_options
@@ -614,7 +610,6 @@ int main(void)
 #ifdef HAVE_EMULATED
     if (lc_cpu_get()->isa >= LC_ISA_AVX2) {
         tables[n] = tables[n - 1];
-        conv_fill_emulated(&tables[n].conv);
         winograd_fill_emulated(&tables[n].winograd);
         wgrad_fill_emulated(&tables[n++].wgrad);
     }
