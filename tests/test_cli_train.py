@@ -225,10 +225,10 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_killed_stopped_and_resumed_to_the_same_bits(pictures, tmp_path):
-    """SIGKILL at random times, then SIGINT and SIGTERM, against a run that was let alone."""
+    """SIGKILL at random times, then SIGINT, against a run that was let alone."""
     draw = random.Random(5)
     command = [sys.executable, "-c", CHILD, "train", str(pictures)]
-    recipe = [*MODEL, "--epochs", "10", "--batch-size", "4", "--accumulate", "2", "--ema", "0.9",
+    recipe = [*MODEL, "--epochs", "8", "--batch-size", "4", "--accumulate", "2", "--ema", "0.9",
               "--workers", "1", "--save-minutes", "1e-9", "--cutmix", "0.3", "--val-batch", "9",
               "--drop-rate", "0.2", "--drop-path-rate", "0.1"]  # fmt: skip
 
@@ -254,13 +254,12 @@ def test_killed_stopped_and_resumed_to_the_same_bits(pictures, tmp_path):
     assert stop(start("broken", *recipe), signal.SIGKILL)[0] == -signal.SIGKILL
     kills = [stop(start("broken", "--resume"), signal.SIGKILL)[0] for _ in range(2)]
     assert kills == [-signal.SIGKILL] * 2
-    for number in (signal.SIGINT, signal.SIGTERM):
-        status, err = stop(start("broken", "--resume"), number)
-        assert status == 130, err
-        line = r"lucid-c: interrupted after step \d+ \(epoch \d+\); the same .* --resume goes on\n"
-        assert re.fullmatch(line, err)
+    status, err = stop(start("broken", "--resume"), signal.SIGINT)
+    assert status == 130, err
+    line = r"lucid-c: interrupted after step \d+ \(epoch \d+\); the same .* --resume goes on\n"
+    assert re.fullmatch(line, err)
     step = load_training_state(last)["progress"]["step"]
-    assert 3 < step < 30
+    assert 3 < step < 24
     out, err = start("broken", "--resume").communicate(timeout=60)
     assert out.startswith(f"resumed after step {step}, ") and not err
     assert whole.communicate(timeout=60)[1] == "" and whole.returncode == 0
@@ -271,7 +270,7 @@ def test_killed_stopped_and_resumed_to_the_same_bits(pictures, tmp_path):
     for state in (one, two):
         for row in state["progress"]["history"]:
             del row["images_per_second"], row["epoch_seconds"]
-    assert one["progress"]["step"] == 30
+    assert one["progress"]["step"] == 24
     same(one, two)
     names = ("best.safetensors", "classes.txt")
     for name in names:

@@ -107,7 +107,11 @@ def test_toml(tmp_path):
     recipe = Recipe.from_dict(options)
     assert (recipe.batch_size, recipe.lr, recipe.freeze) == (32, 1.0, ("conv1",))
     assert recipe.nesterov and recipe.ema == 0.99
-    for text, match in (("a = ", "recipe.toml"), ("[recipe]\nlr = 1\n", "table"), ("\xff", "")):
+    for text, match in (
+        ("a = ", "recipe.toml"),
+        ("[recipe]\nlr = 1\n", "table"),
+        ("\xff", "utf-8"),
+    ):
         file.write_text(text, encoding="latin-1")
         with pytest.raises(ValueError, match=match):
             read_toml(file)

@@ -118,23 +118,19 @@ def run(args):
 
 def read_options(config, given):
     """The options of the file, and over them those of the command line."""
-    from lucid_c.training import read_toml
+    from lucid_c.training import Recipe, read_toml
 
     if config is None:
         return given
-    options = read_toml(config)
-    for name in ("output", "format"):
+    options, places = read_toml(config), ("output", "format")
+    for name in places:
         if name in options and not isinstance(options[name], str):
             raise CommandError(f"{config}: {name} must be a text, not {options[name]!r}")
-    check_names(options, config)
+    try:
+        Recipe.from_dict({k: v for k, v in options.items() if k not in places}, "the file")
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{config}: {error}") from None
     return options | given
-
-
-def check_names(options, where):
-    """Raises for a name that is neither of the recipe nor of the command."""
-    from lucid_c.training import Recipe
-
-    Recipe.from_dict({k: v for k, v in options.items() if k not in ("output", "format")}, where)
 
 
 def make_trainer(data, options, resume):
@@ -157,7 +153,7 @@ def make_trainer(data, options, resume):
     if recipe.num_classes is not None:
         if recipe.num_classes < classes:
             raise CommandError(
-                f"{data!r} has {classes} classes, --num-classes {recipe.num_classes}"
+                f"num_classes is {recipe.num_classes}, but {data!r} has {classes} classes"
             )
         classes = recipe.num_classes
     if recipe.threads is not None:

@@ -69,8 +69,9 @@ def create_model(
     **kwargs
         ``stem_width``, ``stem_type``, ``channels``, ``drop_rate``, ``drop_block_rate``,
         ``drop_path_rate``, ``final_norm``, ``avg_shortcut``, ``bare_stem``,
-        ``zero_padded_pool``, ``block_args`` and ``init`` as for `ResNet`; ``cardinality``, ``base_width``, ``dilation``, ``zero_last_gamma``, and for
-        ResNeSt ``radix``, ``avd``, ``avd_first``, as for the blocks.
+        ``zero_padded_pool``, ``block_args`` and ``init`` as for `ResNet`; ``cardinality``,
+        ``base_width``, ``dilation``, ``zero_last_gamma``, and for ResNeSt ``radix``, ``avd``,
+        ``avd_first``, as for the blocks.
 
     Returns
     -------

@@ -70,8 +70,8 @@ class Trainer:
         How many epochs and steps are done.
     history : list of dict
         The figures of each epoch: ``epoch`` (from 0), ``lr`` (at its end), ``train_loss``,
-        ``train_top1``, ``val_loss``, ``val_top1``, ``val_top5``, ``images_per_second``, ``epoch_seconds``.
-        Accuracies are from 0 to 1.
+        ``train_top1``, ``val_loss``, ``val_top1``, ``val_top5``, ``images_per_second``,
+        ``epoch_seconds``. Accuracies are from 0 to 1.
     best : dict or None
         ``epoch`` and ``top1`` of the best epoch.
 
