@@ -20,9 +20,9 @@ from ..nn.utils import clip_grad_norm_, clip_grad_value_
 from ..optim import EMA
 from . import building
 from .display import Bar, duration, progress_bar
-from .evaluate import evaluate
 from .recipe import Recipe
 from .signals import Signals
+from .validation import evaluate
 
 __all__ = ["NonFiniteLoss", "Trainer", "TrainingInterrupted"]
 
