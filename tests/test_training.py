@@ -4,7 +4,10 @@
 import csv
 import errno
 import math
+import re
 import signal
+import sys
+import threading
 import warnings
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 import lucid_c
 from lucid_c import nn, optim
 from lucid_c.checkpoints import load, load_training_state
-from lucid_c.data import ArrayDataset, DataLoader
+from lucid_c.data import ArrayDataset, DataLoader, SkippedSampleWarning
 from lucid_c.models import ResNet
 from lucid_c.models.blocks import BasicBlock
 from lucid_c.nn import functional as F
@@ -23,6 +26,7 @@ from lucid_c.training import (
     Trainer,
     TrainingInterrupted,
     building,
+    display,
     evaluate,
     freeze,
     load_weights,
@@ -157,6 +161,42 @@ def test_steps_are_those_of_a_loop_by_hand():
         np.testing.assert_allclose(
             trainer.model.state_dict()[name], value, 1e-5, 1e-6, err_msg=name
         )
+
+
+def test_in_another_thread_than_the_main_one():
+    trainer = make(val=False, epochs=1, batch_size=5, **PLAIN)
+    worker = threading.Thread(target=trainer.fit)
+    worker.start()
+    worker.join()
+    assert trainer.epoch == 1
+
+
+def test_a_progress_bar(capsys):
+    pytest.importorskip("tqdm")
+    trainer = make(epochs=1, batch_size=5, **PLAIN)
+    trainer.progress = True
+    trainer.fit()
+    err = capsys.readouterr().err
+    assert "epoch 1/1" in err and "4/4" in err and "epoch 1/1, validation" in err
+    assert re.search(r"loss \d\.\d+, top-1 \d+\.\d %, \d+\.\d images/s, .* left in all", err)
+
+
+@pytest.mark.parametrize("extra,option", [("plots", "plot"), ("progress", "progress")])
+def test_what_needs_an_extra_names_it(monkeypatch, extra, option):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    monkeypatch.delitem(sys.modules, "lucid_c.training.plot", raising=False)
+    monkeypatch.delattr(lucid_c.training, "plot", raising=False)
+    with pytest.raises(ImportError, match=rf"lucid_c\[{extra}\]"):
+        trainer = make(epochs=1, batch_size=5, plot=option == "plot", **PLAIN)
+        trainer.progress = True
+        trainer.fit()
+
+
+@pytest.mark.parametrize("seconds,text", [(59.6, "1 min 0 s"), (3, "3 s"), (3700, "1 h 1 min"),
+                                          (200_000, "2 d 7 h")])  # fmt: skip
+def test_durations(seconds, text):
+    assert display.duration(seconds) == text
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb", "lars"])
@@ -318,6 +358,40 @@ def test_a_step_is_finished_before_a_signal_counts(tmp_path):
     with pytest.raises(TrainingInterrupted, match="after step 1 "):
         trainer.fit()
     assert load_training_state(tmp_path / "last.safetensors")["progress"]["step"] == 1
+
+
+def test_resume_behind_a_last_batch_that_cannot_be_read(tmp_path):
+    """The loader comes to its end within a step; the checkpoint of that step is of this epoch."""
+    options = PLAIN | dict(epochs=2, batch_size=4, accumulate=2, skip_unreadable=True)
+    data = coloured(16)
+    order = [*DataLoader(ArrayDataset(data.images, np.arange(16)), 4, shuffle=True, workers=0)]
+
+    class Holes(ArrayDataset):
+        def __getitem__(self, index):
+            if index in order[3][1]:
+                raise ValueError("a hole")
+            return super().__getitem__(index)
+
+    class Copies(ArrayDataset):
+        def __getitem__(self, index):
+            if not (tmp_path / "two").exists():
+                (tmp_path / "two").mkdir()
+                last = (tmp_path / "one" / "last.safetensors").read_bytes()
+                (tmp_path / "two" / "last.safetensors").write_bytes(last)
+            return super().__getitem__(index)
+
+    data = Holes(data.images, data.labels)
+    one = make(tmp_path / "one", train=data, save_minutes=1e-9, **options)
+    one.val_loader.dataset = Copies(*vars(coloured(9, seed=1)).values())
+    with pytest.warns(SkippedSampleWarning):
+        one.fit()
+    two = make(tmp_path / "two", train=data, **options)
+    two.resume()
+    assert (two.epoch, two.step, one.step) == (0, 2, 4)
+    with pytest.warns(SkippedSampleWarning):
+        two.fit()
+    same_bits(dict(two.model.state_dict()), dict(one.model.state_dict()))
+    assert untimed(two.history) == untimed(one.history)
 
 
 def test_what_does_not_fit_is_not_resumed(tmp_path):

@@ -10,11 +10,15 @@
 ``lucid-c train`` is the same thing for folders of pictures.
 """
 
-from .building import build_model, freeze, load_weights
-from .evaluate import evaluate
+from typing import TYPE_CHECKING, Any
+
 from .recipe import Recipe, read_toml
-from .sources import ImageSource, open_source
-from .trainer import NonFiniteLoss, Trainer, TrainingInterrupted
+
+if TYPE_CHECKING:
+    from .building import build_model, freeze, load_weights
+    from .sources import ImageSource, open_source
+    from .trainer import NonFiniteLoss, Trainer, TrainingInterrupted
+    from .validation import evaluate
 
 __all__ = [
     "ImageSource",
@@ -29,3 +33,24 @@ __all__ = [
     "open_source",
     "read_toml",
 ]
+
+_LATE = {
+    "evaluate": "validation",
+    "ImageSource": "sources",
+    "NonFiniteLoss": "trainer",
+    "Trainer": "trainer",
+    "TrainingInterrupted": "trainer",
+    "build_model": "building",
+    "freeze": "building",
+    "load_weights": "building",
+    "open_source": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use what the table of options does not need."""
+    from importlib import import_module
+
+    if name in _LATE:
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

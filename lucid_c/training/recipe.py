@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import math
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -296,6 +295,8 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     OSError
         If it cannot be read.
     """
+    import tomllib
+
     with open(path, "rb") as file:
         try:
             options = tomllib.load(file)

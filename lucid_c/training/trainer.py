@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn, random, set_num_threads
+from .._files import replacing
 from ..checkpoints import load_training_state, save, save_training_state
 from ..data import DataLoader, RunningMean, stack, topk_accuracy
 from ..logs import CSVLogger, TensorBoardLogger
@@ -20,9 +21,9 @@ from ..nn.utils import clip_grad_norm_, clip_grad_value_
 from ..optim import EMA
 from . import building
 from .display import Bar, duration, progress_bar
-from .evaluate import evaluate
 from .recipe import Recipe
 from .signals import Signals
+from .validation import evaluate
 
 __all__ = ["NonFiniteLoss", "Trainer", "TrainingInterrupted"]
 
@@ -473,7 +474,10 @@ class Trainer:
             self.save()  # a folder that cannot be written is known now, and a kill can be resumed
         self._resumed = True
         if self.classes is not None:
-            with open(self._path("classes.txt"), "w", encoding="utf-8") as file:
+            with (
+                replacing(self._path("classes.txt")) as temporary,
+                open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file,
+            ):
                 file.writelines(f"{name}\n" for name in self.classes)
         if self.recipe.tensorboard:
             self._logger = stack.enter_context(TensorBoardLogger(self.folder))
