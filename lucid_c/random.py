@@ -1,7 +1,8 @@
 """Random tensors, and the seed that initial weights and dropout are drawn from.
 
 Numbers are counter-based: each call, each model that is built and each dropout in a forward takes
-the next stream of the seed, so a program that starts with `seed` gives the same numbers on every machine.
+the next stream of the seed, so a program that starts with `seed` gives the same numbers on every
+machine.
 """
 
 import operator

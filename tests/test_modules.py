@@ -76,7 +76,8 @@ def test_batch_norm2d(kwargs):
     m = nn.BatchNorm2d(17, **kwargs)
     s = fill(m, "bn")
     names = ["weight", "bias"] if kwargs.get("affine", True) else []
-    assert list(s) == [*names, "running_mean", "running_var"]
+    counts = ["num_batches_tracked"] if kwargs.get("momentum", 0) is None else []
+    assert list(s) == [*names, "running_mean", "running_var", *counts]
     x = draw("x", (2, 17, 5, 7))
     assert_close(m(x), norm_oracle(x, s, kwargs.get("eps", 1e-5)))
 

@@ -71,6 +71,8 @@ def test_command_lines_are_understood():
         "list",
         "config",
         "bench",
+        "profile",
+        "export",
         "demo",
     }
     for words in commands:
