@@ -64,9 +64,7 @@ def augment(images, rng):
     which = np.arange(n)[:, None, None]
 
     def corner(dy, dx):
-        return padded[
-            which, np.clip(top + dy, -1, height) + 1, np.clip(left + dx, -1, width) + 1
-        ]
+        return padded[which, np.clip(top + dy, -1, height) + 1, np.clip(left + dx, -1, width) + 1]
 
     above = corner(0, 0) * (1 - right) + corner(0, 1) * right
     below = corner(1, 0) * (1 - right) + corner(1, 1) * right

@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: MIT
 """The same short training run with lucid_c and with PyTorch, step by step, and a picture of both.
 
-    python examples/digits_vs_pytorch.py                     # 200 steps of SGD, half a minute
+    python examples/digits_vs_pytorch.py                     # 200 steps of SGD, a minute
     LUCID_C_CONV=direct python examples/digits_vs_pytorch.py # every convolution by direct sums
 
 The model, the digits and their split are those of ``digits.py``. Both runs begin with the same
-weights and see the same batches, augmented beforehand; PyTorch runs the same network, made of plain
-torch.nn layers (``benchmarks/twins.py``). A third run is PyTorch's in float64: its distance from
-PyTorch in float32 shows how far rounding alone leads two runs apart. Needs PyTorch, scikit-learn and
-Matplotlib.
+weights and see the same batches, augmented beforehand; PyTorch runs the same network, made of
+plain torch.nn layers (``benchmarks/twins.py``). A third run is PyTorch's in float64: its distance
+from PyTorch in float32 shows how far rounding alone leads two runs apart. Needs PyTorch,
+scikit-learn and Matplotlib.
 """
 
 import argparse
@@ -76,9 +76,7 @@ def run_lucid(weights, batches, held_out=None):
     model = digits.resnest(pretrained=False)
     model.load_state_dict(weights)
     model.train()
-    optimizer = optim.SGD(
-        model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
+    optimizer = optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     losses, shares = [], []
     for step, (x, y) in enumerate(batches):
         optimizer.param_groups[0]["lr"] = rate(step, len(batches))

@@ -23,8 +23,8 @@ def add_commands(commands):
     parser = commands.add_parser(
         "demo",
         help="classify handwritten digits with a trained model that is in the package",
-        description="Classify handwritten digits with a small trained ResNeSt. Model and digits are "
-        "in the package; nothing but NumPy is needed. With Pillow a picture of the digits is "
+        description="Classify handwritten digits with a small trained ResNeSt. Model and digits "
+        "are in the package; nothing but NumPy is needed. With Pillow a picture of the digits is "
         "written.",
         epilog=EXAMPLES,
     )
