@@ -176,12 +176,20 @@ class Network(nn.Module):
     """Stem, four stages of blocks, global average pool, classifier."""
 
     def __init__(
-        self, block, layers, num_classes=1000, stem_width=64, deep_stem=False, **block_args
+        self,
+        block,
+        layers,
+        num_classes=1000,
+        stem_width=64,
+        deep_stem=False,
+        in_channels=3,
+        channels=(64, 128, 256, 512),
+        **block_args,
     ):
         super().__init__()
         if deep_stem:
             self.conv1 = nn.Sequential(
-                conv(3, stem_width, 3, 2),
+                conv(in_channels, stem_width, 3, 2),
                 nn.BatchNorm2d(stem_width),
                 nn.ReLU(inplace=True),
                 conv(stem_width, stem_width, 3),
@@ -190,21 +198,21 @@ class Network(nn.Module):
                 conv(stem_width, 2 * stem_width, 3),
             )
         else:
-            self.conv1 = conv(3, stem_width, 7, 2)
+            self.conv1 = conv(in_channels, stem_width, 7, 2)
         inputs = 2 * stem_width if deep_stem else stem_width
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         shortcut = pool_shortcut if block is SplitBottleneck else conv_shortcut
-        for stage, (count, channels) in enumerate(zip(layers, (64, 128, 256, 512), strict=True)):
+        for stage, (count, width) in enumerate(zip(layers, channels, strict=True)):
             blocks = []
-            outputs = channels * block.expansion
+            outputs = width * block.expansion
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
                 downsample = None
                 if stride != 1 or inputs != outputs:
                     downsample = shortcut(inputs, outputs, stride)
-                blocks.append(block(inputs, channels, stride, downsample, **block_args))
+                blocks.append(block(inputs, width, stride, downsample, **block_args))
                 inputs = outputs
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.global_pool = nn.AdaptiveAvgPool2d(1)

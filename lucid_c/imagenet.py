@@ -14,7 +14,7 @@ def _columns():
     import csv
     from importlib.resources import files
 
-    path = files("lucid_c").joinpath("data", "imagenet_classes.csv")
+    path = files("lucid_c").joinpath("assets", "imagenet_classes.csv")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return tuple(row["wordnet_id"] for row in rows), tuple(row["name"] for row in rows)

@@ -154,7 +154,7 @@ def test_sdist_has_all_that_a_build_and_the_tests_need(tmp_path):
     assert done.returncode == 0, done.stderr
     with tarfile.open(copy / done.stdout.split()[-1]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = files_below(copy, "csrc", "lucid_c", "tests", "benchmarks")
+    wanted = files_below(copy, "csrc", "lucid_c", "tests", "benchmarks", "examples")
     assert wanted | {"setup.py", "pyproject.toml", "LICENSE", "README.md"} <= names
     assert not [name for name in names if name.endswith((".so", ".o", ".a", ".pyc"))]
 

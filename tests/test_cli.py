@@ -16,7 +16,7 @@ import pytest
 import lucid_c
 from conftest import package_env
 from helpers import reference_weights
-from lucid_c.cli import command_line, demo, main, options, output
+from lucid_c.cli import command_line, demo, main, options, output, pictures
 from lucid_c.cli.images import find_images
 from lucid_c.models._cards import CARDS
 
@@ -483,14 +483,69 @@ def test_bench(cli, threads):
     assert all(line.split()[0] == "3" for line in lines[3:])
 
 
-def test_demo(cli, monkeypatch):
+def demo_accuracy(out):
+    """The percentage, the right ones and all that the demo prints; they have to fit each other."""
+    percent, right, n = re.search(r"^accuracy +([\d.]+) %, (\d+) of (\d+)$", out, re.M).groups()
+    assert float(percent) == round(100 * int(right) / int(n), 2)
+    return float(percent), int(right), int(n)
+
+
+def test_demo(cli, monkeypatch, tmp_path):
+    image = pytest.importorskip("PIL.Image")
     monkeypatch.setattr(demo, "RUNS", 1)
+    monkeypatch.chdir(tmp_path)
     out, err = cli("demo")
     config = lucid_c.config()
-    assert err == "" and "weights are random" in out and "means nothing" in out
-    for text in (config["isa"], config["cpu"], "27,483,240", "1 x 1000", "conv2d", "MiB"):
+    assert err == ""
+    for text in (config["isa"], config["cpu"], "127,698", "364 x 1 x 8 x 8", "images per second"):
         assert text in out
+    percent, right, n = demo_accuracy(out)
+    assert percent >= 99 and n == 364
+    wrong = len(re.findall(r"\d as \d  \d+ %", out))
+    assert wrong == min(n - right, demo.SHOWN)
+    assert len(re.findall(r"\d  \d+ %", out)) == demo.SHOWN + wrong
     assert max(map(len, out.splitlines())) <= 100
+    assert os.listdir(tmp_path) == [demo.PICTURE] and demo.PICTURE in out
+    with image.open(tmp_path / demo.PICTURE) as picture:
+        assert picture.format == "PNG" and f"{picture.width} x {picture.height} pixels" in out
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    red = (pixels == (192, 0, 0)).all(1).sum()
+    assert (red > 0) == (right < n)  # the wrong ones have a red frame
+
+
+def test_demo_is_measured_not_told(cli, monkeypatch, tmp_path):
+    """With other labels it prints another accuracy."""
+    from lucid_c import digits
+
+    images, labels = digits.held_out()
+    monkeypatch.setattr(digits, "held_out", lambda: (images[:20], (labels[:20] + 1) % 10))
+    monkeypatch.setattr(demo, "RUNS", 1)
+    monkeypatch.chdir(tmp_path)
+    out, _ = cli("demo")
+    assert demo_accuracy(out) == (0.0, 0, 20)
+    assert len(re.findall(r"\d as \d  \d+ %", out)) == demo.SHOWN
+
+
+def test_demo_picture_that_cannot_be_written(cli, monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "RUNS", 1)
+    monkeypatch.chdir(tmp_path)
+    assert "nowhere" in fails_late(cli, "demo", "--picture", "nowhere/a.png")
+    monkeypatch.setattr(demo, "PICTURE", "nowhere/a.png")  # nobody asked for it: no error
+    out, err = cli("demo")
+    assert "No picture was written: " in out and err == ""
+    assert os.listdir(tmp_path) == []
+
+
+def fails_late(cli, *arguments):
+    """The error line of a command that prints before it fails."""
+    _, err = cli(*arguments, status=2)
+    assert err.count("\n") == 1
+    return err
+
+
+def test_pictures_as_text():
+    images = np.array([[[0, 16], [8, 0]], [[0, 0], [16, 0]]])
+    assert pictures.text_art(images, ["a", "b"]) == "  @@\n==     @@\n a      b"
 
 
 def test_demo_needs_numpy_only(run_python):
@@ -503,4 +558,5 @@ def test_demo_needs_numpy_only(run_python):
         sys.exit(main(["demo", "--threads", "1"]))
         """
     )
-    assert "1 thread (" in done.stdout
+    assert "1 thread (" in done.stdout and demo_accuracy(done.stdout)[0] >= 99
+    assert "No picture was written" in done.stdout and "lucid_c[images]" in done.stdout

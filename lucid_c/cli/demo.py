@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""``lucid-c demo``: one model from nothing to an answer."""
+"""``lucid-c demo``: a trained model reads digits that it has never seen."""
 
 import sys
-import time
-from collections import Counter
 
-from ..models._cards import find_card
 from .options import add_threads, use_threads
-from .output import counted, facts, ms, shape_text, size_text, table
-from .pictures import landscape
+from .output import counted, facts, ms, shape_text, size_text
+from .pictures import save_grid, text_art
 from .timing import measure
 
-MODEL = "resnest_50"
-RUNS = 5
+RUNS = 20
+SHOWN = 5  # digits beside each other
+PICTURE = "lucid-c-demo.png"
 EXAMPLES = """\
 examples:
   lucid-c demo
-  lucid-c demo --threads 1
+  lucid-c demo --threads 1 --picture digits.png
 """
 
 
@@ -24,33 +22,48 @@ def add_commands(commands):
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "demo",
-        help="build a model and run it on a picture, without any file",
-        description=f"Build {MODEL} with random weights and run it on a picture that is drawn "
-        "here. Needs no files and nothing but NumPy.",
+        help="classify handwritten digits with a trained model that is in the package",
+        description="Classify handwritten digits with a small trained ResNeSt. Model and digits "
+        "are in the package; nothing but NumPy is needed. With Pillow a picture of the digits is "
+        "written.",
         epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "--picture", metavar="FILE", help=f"where the PNG picture goes (default: {PICTURE})"
     )
     add_threads(parser)
     parser.set_defaults(run=run)
 
 
 def run(args):
-    """Builds, runs, prints."""
-    import lucid_c
+    """Classifies, prints, draws."""
+    import numpy as np
+
+    from lucid_c import digits
 
     use_threads(args)
     print(facts(machine()), end="\n\n", flush=True)
 
-    start = time.perf_counter()
-    lucid_c.random.seed(0)
-    model = lucid_c.create_model(MODEL)
-    built = time.perf_counter() - start
-    parameters = counted(model.num_parameters(), "parameter")
-    lines, best = first_runs(model)
-    print(facts([("model", f"{MODEL}, {parameters}; built in {ms(built)} ms"), *lines]))
-    print(
-        f"\nThe weights are random, so the class with the largest logit, {best}, means nothing.\n"
-        "For real answers load a checkpoint: lucid-c classify --help"
-    )
+    model = digits.resnest()
+    images, labels = digits.held_out()
+    x = digits.to_input(images)
+    logits = np.asarray(model(x), np.float64)
+    found = logits.argmax(1)
+    wrong = found != labels
+    print(facts([*model_lines(model), *result_lines(wrong), *speed_lines(model, x)]), end="\n\n")
+
+    share = np.exp(logits - logits.max(1, keepdims=True))
+    share = 100 * (share / share.sum(1, keepdims=True)).max(1)
+    right = np.flatnonzero(~wrong)
+    some = right[:: max(1, -(-len(right) // SHOWN))]
+    print(text_art(images[some], [f"{found[i]}  {share[i]:.0f} %" for i in some]))
+    missed = np.flatnonzero(wrong)[:SHOWN]
+    if len(missed):
+        print("\nWrong ones:\n")
+        titles = [f"{labels[i]} as {found[i]}  {share[i]:.0f} %" for i in missed]
+        print(text_art(images[missed], titles))
+    titles = [str(f) if f == t else f"{t} as {f}" for f, t in zip(found, labels, strict=True)]
+    print(f"\n{draw(args.picture, images, titles, wrong)}")
 
 
 def machine():
@@ -69,75 +82,46 @@ def machine():
     ]
 
 
-def first_runs(model):
-    """Runs the model on a picture; returns what there is to say, and the best class."""
-    import numpy as np
+def model_lines(model):
+    """What runs."""
+    values = model.num_parameters()
+    size = f"{counted(values, 'parameter')}, {size_text(4 * values)}"
+    return [("model", f"a small ResNeSt, {size}, trained with lucid_c")]
 
-    from lucid_c import _core
 
-    card = find_card(MODEL)
-    pixels = landscape(card.image_size, card.image_size)
-    x = (pixels / 255 - card.mean) / card.std
-    x = np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32)
-    start = time.perf_counter()
-    logits = np.asarray(model(x))
-    first = time.perf_counter() - start
-    times = measure(lambda: model(x), RUNS, 0)
-    profile = _core.profile(model, x)[1]
-    span = f"{logits.min():.3g} to {logits.max():.3g}"
-    lines = [
-        ("picture", f"{shape_text(pixels.shape)}, drawn with NumPy"),
-        ("input", f"{shape_text(x.shape)} {x.dtype}"),
-        ("output", f"{shape_text(logits.shape)} {logits.dtype}, logits from {span}"),
-        ("first call", f"{ms(first)} ms, planning and packing of the weights included"),
-        ("next calls", f"{times_text(times)}"),
-        *step_lines(profile["rows"]),
-        *memory_lines(model, profile),
+def result_lines(wrong):
+    """How good it is."""
+    n, right = len(wrong), int((~wrong).sum())
+    return [
+        ("digits", f"{n} of 8x8 pixels that it was not trained on (UCI optical digits)"),
+        ("accuracy", f"{100 * right / n:.2f} %, {right} of {n}"),
     ]
-    return lines, int(logits.argmax())
 
 
-def times_text(times):
-    """The times of several calls."""
-    span = f"{ms(times.fastest)} to {ms(times.slowest)}"
-    return f"{ms(times.median)} ms, the median of {times.runs} ({span})"
+def speed_lines(model, x):
+    """How fast it is: one image per call, and all of them in one call."""
+    lines = []
+    for name, batch in (("one image", x[:1]), ("all images", x)):
+        times = measure(lambda batch=batch: model(batch), RUNS, 2)
+        rate = f"{len(batch) / times.median:,.0f} images per second"
+        lines.append((name, f"{shape_text(batch.shape)}: {ms(times.median)} ms, {rate}"))
+    return lines
 
 
-def step_lines(rows):
-    """What ran in one call: the steps of each operation and algorithm, and their time."""
-    steps, seconds = Counter(), Counter()
-    for row in rows:
-        op, algorithm = row["op"], row["algorithm"] or ""
-        told = op.rpartition("_")[2] in algorithm  # avg_pool2d needs no pool2d before it
-        kind = algorithm if told else f"{op} {algorithm}".rstrip()
-        steps[kind] += 1
-        seconds[kind] += row["seconds"]
-    lines = [
-        (str(steps[kind]), f"x {kind}", f"{ms(spent)} ms") for kind, spent in seconds.most_common()
-    ]
-    text = table(("", "", ""), lines, "><>").splitlines()[1:]
-    return [("" if i else "one call", line) for i, line in enumerate(text)]
+def draw(path, images, titles, wrong):
+    """Writes the picture; returns what to say about it.
 
-
-def memory_lines(model, profile):
-    """Where the memory goes."""
-    from lucid_c import _core
-
-    parts = [
-        f"parameters {size_text(4 * model.num_parameters())}",
-        f"packed weights {size_text(profile['constant_bytes'])}",
-        f"intermediate values {size_text(profile['arena_bytes'])}",
-    ]
-    peak = f"{size_text(_core.memory_stats()['peak'])} in the core"
-    return [("memory", ", ".join(parts)), ("at most", peak + whole_process())]
-
-
-def whole_process():
-    """The most memory that the process has had, as a text to append; empty where unknown."""
+    Without a ``path`` it is an extra: what prevents it is said, and is no error.
+    """
     try:
-        import resource
-    except ImportError:
-        return ""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f", {size_text(peak)} in the whole process"
+        width, height = save_grid(path or PICTURE, images, titles, wrong)
+    except ImportError as error:
+        problem = f"pictures need Pillow ({error}); install it with: pip install lucid_c[images]"
+        if path:
+            raise ImportError(problem) from error
+        return f"No picture was written: {problem}"
+    except OSError as error:
+        if path:
+            raise
+        return f"No picture was written: {error}"
+    return f"All digits with the answers: {path or PICTURE}, {width} x {height} pixels"
