@@ -9,6 +9,7 @@
 
 #include "base/cpu.h"
 #include "kernels/conv_kernels.h"
+#include "kernels/pack_kernels.h"
 #include "kernels/vec_kernels.h"
 #include "kernels/winograd_kernels.h"
 
@@ -18,6 +19,7 @@ typedef struct lc_kernels {
     lc_conv_kernels conv;
     lc_vec_kernels vec;
     lc_winograd_kernels winograd;
+    lc_pack_kernels pack;
 } lc_kernels;
 
 /* The table for lc_cpu_get()->isa. Filled on first use, then constant. */

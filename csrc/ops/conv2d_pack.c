@@ -91,6 +91,7 @@ static lc_status pack_infer(const void *attr, int n_in, const lc_desc *in, int *
 typedef struct pack_prep {
     lc_conv_shape shape;
     lc_conv_form form;
+    const lc_pack_kernels *kernels;
 } pack_prep;
 
 static lc_status pack_prepare(lc_step *step)
@@ -99,6 +100,7 @@ static lc_status pack_prepare(lc_step *step)
     pack_prep *p = step->prep;
     attr_shape(step->attr, &step->in[0], &p->shape);
     p->form = lc_conv_form_get(&p->shape);
+    p->kernels = &step->kernels->pack;
     step->items[0] = p->form.groups * p->form.panels;
     return LC_OK;
 }
@@ -125,31 +127,11 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
     return f;
 }
 
-/* u = G w G^T, for the transforms of kernels/winograd_kernels.h. */
-static void winograd_weights(const double w[9], double u[LC_WINOGRAD_POSITIONS])
-{
-    static const double g[6][3] = {
-        {1, 0, 0},
-        {1. / 3, 1. / 3, 1. / 3},
-        {-1. / 3, 1. / 3, -1. / 3},
-        {-16. / 15, -8. / 15, -4. / 15},
-        {1. / 15, -2. / 15, 4. / 15},
-        {0, 0, 1},
-    };
-    double t[6][3];
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 3; j++)
-            t[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 6; j++)
-            u[i * 6 + j] = g[j][0] * t[i][0] + g[j][1] * t[i][1] + g[j][2] * t[i][2];
-}
-
-/* The channels of a panel: those of its lanes, or -1, and what their weights are multiplied with.
- */
+/* The lanes of a panel: where the weights of their channels begin, or -1, and what these are
+ * multiplied with. */
 typedef struct panel_lanes {
-    int64_t width; /* lanes, missing blocks included */
-    int64_t oc[2 * LC_CONV_MAX_BLOCK];
+    int64_t width; /* missing blocks included */
+    int64_t lane[2 * LC_CONV_MAX_BLOCK];
     double scale[2 * LC_CONV_MAX_BLOCK];
 } panel_lanes;
 
@@ -163,37 +145,116 @@ static int64_t input_channel(const pack_prep *p, int64_t group, int64_t b, int64
     return ic < 0 ? ic : ic - group * (p->shape.ic / p->shape.groups);
 }
 
+static bool has_padding(const pack_prep *p)
+{
+    return p->form.ib * p->form.cb != p->shape.ic / p->shape.groups;
+}
+
+/* The input channels of a group in order, padding stepped over: block b, k-step c. */
+typedef struct channel_walk {
+    int64_t b, c;
+    int64_t left, each; /* channels to the next padding, this one included; between paddings */
+} channel_walk;
+
+static channel_walk walk_channels(const pack_prep *p)
+{
+    const int64_t icg = p->shape.ic / p->shape.groups, each = p->shape.ic / p->shape.x.groups;
+    const int64_t run = p->form.lanes || each > icg ? icg : each;
+    return (channel_walk){0, 0, run, run};
+}
+
+/* Steps over n channels; n <= left. */
+static void step_channels(channel_walk *k, int64_t n, int64_t cb)
+{
+    k->c += n;
+    k->left -= n;
+    k->b += k->c / cb;
+    k->c %= cb;
+    if (k->left == 0) {
+        k->left = k->each;
+        k->b += k->c > 0;
+        k->c = 0;
+    }
+}
+
+static lc_pack_tile first_tile(const panel_lanes *l)
+{
+    return (lc_pack_tile){.width = (int)l->width, .lane = l->lane, .scale = l->scale};
+}
+
+/* Direct form: the next elements in the order of users. */
+typedef struct direct_walk {
+    channel_walk channel;
+    int64_t tap, base; /* of the next element; row of the channel's tap 0 */
+} direct_walk;
+
+static bool next_direct_tile(const pack_prep *p, direct_walk *k, lc_pack_tile *t)
+{
+    const int64_t taps = p->shape.kh * p->shape.kw, cb = p->form.cb;
+    const int64_t total = p->shape.ic / p->shape.groups * taps;
+    t->at += t->n;
+    t->n = (int)(total - t->at < LC_PACK_TILE ? total - t->at : LC_PACK_TILE);
+    for (int e = 0; e < t->n; e++) {
+        t->row[e] = (k->base + k->tap * cb) * t->width;
+        if (++k->tap == taps) {
+            k->tap = 0;
+            step_channels(&k->channel, 1, cb);
+            k->base = k->channel.b * taps * cb + k->channel.c;
+        }
+    }
+    return t->n > 0;
+}
+
 static void pack_direct(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
                         float *to)
 {
-    const int64_t taps = p->shape.kh * p->shape.kw, icg = p->shape.ic / p->shape.groups;
+    const int64_t taps = p->shape.kh * p->shape.kw, cb = p->form.cb;
+    direct_walk k = {walk_channels(p), 0, 0};
+    lc_pack_tile t = first_tile(l);
+    while (next_direct_tile(p, &k, &t))
+        p->kernels->pack(&t, w, to);
+    if (!has_padding(p))
+        return;
     for (int64_t b = 0; b < p->form.ib; b++)
-        for (int64_t t = 0; t < taps; t++)
-            for (int64_t c = 0; c < p->form.cb; c++, to += l->width) {
-                const int64_t ic = input_channel(p, group, b, c);
-                for (int64_t i = 0; i < l->width; i++)
-                    to[i] = l->oc[i] < 0 || ic < 0
-                                ? 0.0f
-                                : (float)(w[(l->oc[i] * icg + ic) * taps + t] * l->scale[i]);
-            }
+        for (int64_t c = 0; c < cb; c++)
+            for (int64_t tap = 0; tap < taps && input_channel(p, group, b, c) < 0; tap++)
+                memset(to + ((b * taps + tap) * cb + c) * l->width, 0,
+                       (size_t)l->width * sizeof *to);
+}
+
+/* Winograd form: the next filters, with where their rows begin at position 0. */
+static int64_t next_winograd_tile(const pack_prep *p, channel_walk *k, lc_pack_tile *t)
+{
+    const int64_t icg = p->shape.ic / p->shape.groups;
+    t->pos = p->form.ib * p->form.cb * t->width;
+    t->at += t->n * 9;
+    const int64_t rest = icg - t->at / 9, row = (k->b * p->form.cb + k->c) * t->width;
+    const int64_t n = rest < k->left ? rest : k->left;
+    t->n = (int)(n < LC_PACK_TILE ? n : LC_PACK_TILE);
+    step_channels(k, t->n, p->form.cb);
+    return row;
 }
 
 static void pack_winograd(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
                           float *to)
 {
     const int64_t icg = p->shape.ic / p->shape.groups, channels = p->form.ib * p->form.cb;
-    for (int64_t k = 0; k < channels; k++, to += l->width) {
-        const int64_t ic = input_channel(p, group, k / p->form.cb, k % p->form.cb);
-        for (int64_t i = 0; i < l->width; i++) {
-            double taps[9] = {0}, u[LC_WINOGRAD_POSITIONS];
-            if (l->oc[i] >= 0 && ic >= 0)
-                for (int t = 0; t < 9; t++)
-                    taps[t] = w[(l->oc[i] * icg + ic) * 9 + t] * l->scale[i];
-            winograd_weights(taps, u);
-            for (int t = 0; t < LC_WINOGRAD_POSITIONS; t++)
-                to[t * channels * l->width + i] = (float)u[t];
-        }
+    channel_walk k = walk_channels(p);
+    lc_pack_tile t = first_tile(l);
+    while (t.at / 9 + t.n < icg) {
+        const int64_t row = next_winograd_tile(p, &k, &t);
+        p->kernels->winograd(&t, w, to + row);
     }
+    if (!has_padding(p))
+        return;
+    static const double no_scale[2 * LC_CONV_MAX_BLOCK];
+    int64_t missing[2 * LC_CONV_MAX_BLOCK];
+    for (int64_t i = 0; i < l->width; i++)
+        missing[i] = -1;
+    t = (lc_pack_tile){(int)l->width, missing, no_scale, 0, 1, {0}, channels * l->width};
+    for (int64_t c = 0; c < channels; c++)
+        if (input_channel(p, group, c / p->form.cb, c % p->form.cb) < 0)
+            p->kernels->winograd(&t, w, to + c * l->width);
 }
 
 /* One panel: the output blocks from block `first` of the group on. */
@@ -206,13 +267,15 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
     const int64_t there =
         (f->ob - first < 2 ? f->ob - first : 2) * s->block;  /* lanes that are in y */
     const int64_t slot = (group * f->ob + first) * s->block; /* of the first one */
+    const int64_t row = s->ic / s->groups * s->kh * s->kw;   /* of w */
     const float *w = bind->in[0];                            /* [oc][icg][taps] */
     char *blob = bind->out[0];
     float *bias = (float *)(blob + f->bias_at) + slot;
     panel_lanes l = {.width = winograd ? 2 * s->block : there};
     for (int64_t i = 0; i < l.width; i++) {
-        l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
-        fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
+        const int64_t oc = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
+        fold fo = oc < 0 ? (fold){0, 0} : channel_fold(a, bind, oc);
+        l.lane[i] = oc < 0 ? -1 : oc * row;
         l.scale[i] = fo.scale;
         if (i < there)
             bias[i] = (float)fo.shift;

@@ -158,14 +158,48 @@ static lc_status pack_prepare(lc_step *step)
     return LC_OK;
 }
 
+/* The lanes of a panel, for the packing kernels: rows of w, as they are. */
+typedef struct panel_lanes {
+    int64_t first, there; /* rows of w */
+    int64_t lane[2 * LC_CONV_MAX_BLOCK];
+    double scale[2 * LC_CONV_MAX_BLOCK];
+    lc_pack_tile tile;
+} panel_lanes;
+
+static void find_lanes(panel_lanes *l, const lc_matrix *p, int block, int64_t panel)
+{
+    const int width = (p->blocks - panel * 2 < 2 ? 1 : 2) * block;
+    l->first = panel * 2 * block;
+    l->there = p->n - l->first < width ? p->n - l->first : width;
+    for (int i = 0; i < width; i++) {
+        l->lane[i] = i < l->there ? i * p->k : -1;
+        l->scale[i] = i < l->there ? 1 : 0;
+    }
+    l->tile = (lc_pack_tile){.width = width, .lane = l->lane, .scale = l->scale};
+}
+
+static bool next_tile(lc_pack_tile *t, int64_t k)
+{
+    t->at += t->n;
+    t->n = (int)(k - t->at < LC_PACK_TILE ? k - t->at : LC_PACK_TILE);
+    for (int e = 0; e < t->n; e++)
+        t->row[e] = (t->at + e) * t->width;
+    return t->n > 0;
+}
+
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
                           int64_t end)
 {
     (void)phase;
     const pack_attr *a = step->attr;
     const lc_matrix *p = step->prep;
-    for (int64_t panel = begin; panel < end; panel++)
-        lc_matrix_pack_panel(p, a->block, panel, bind->out[0], bind->in[0], 1, p->k);
+    for (int64_t panel = begin; panel < end; panel++) {
+        panel_lanes l;
+        find_lanes(&l, p, a->block, panel);
+        const float *w = (const float *)bind->in[0] + l.first * p->k;
+        while (next_tile(&l.tile, p->k))
+            step->kernels->pack.pack(&l.tile, w, (float *)bind->out[0] + l.first * p->k);
+    }
     if (begin == 0 && end > 0) {
         const size_t used = (size_t)lc_matrix_packed_floats(p, a->block) * sizeof(float);
         const size_t at = bias_at(p, a->block),

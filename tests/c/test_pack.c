@@ -1,0 +1,327 @@
+/* Tests of packing: csrc/kernels/pack_*, csrc/ops/conv2d_pack.c, linear.c. Packed bytes are compared
+ * with plain loops over the definition of each form (ops/conv_form.h), on every kernel table that
+ * this CPU can run; tables of AVX-512's block size are filled with the other kernels too. */
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/random.h"
+#include "base/threads.h"
+#include "check.h"
+#include "ops/conv_form.h"
+
+enum { B = LC_CONV_BIAS, BN = LC_CONV_BN };
+
+/* --- the definition, element by element */
+
+typedef struct fold {
+    double scale, shift;
+} fold;
+
+static fold channel_fold(const lc_conv_pack_attr *a, const float *const *in, int64_t oc)
+{
+    fold f = {1.0, 0.0};
+    int next = 1;
+    if (a->flags & B)
+        f.shift = in[next++][oc];
+    if (a->flags & BN) {
+        double gamma = in[next][oc], beta = in[next + 1][oc];
+        double mean = in[next + 2][oc], var = in[next + 3][oc];
+        f.scale = gamma / sqrt(var + (double)a->bn_eps);
+        f.shift = beta + (f.shift - mean) * f.scale;
+    }
+    return f;
+}
+
+static void winograd_weights(const double w[9], double u[LC_WINOGRAD_POSITIONS])
+{
+    static const double g[6][3] = {
+        {1, 0, 0},
+        {1. / 3, 1. / 3, 1. / 3},
+        {-1. / 3, 1. / 3, -1. / 3},
+        {-16. / 15, -8. / 15, -4. / 15},
+        {1. / 15, -2. / 15, 4. / 15},
+        {0, 0, 1},
+    };
+    double t[6][3];
+    for (int i = 0; i < 6; i++)
+        for (int j = 0; j < 3; j++)
+            t[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
+    for (int i = 0; i < 6; i++)
+        for (int j = 0; j < 6; j++)
+            u[i * 6 + j] = g[j][0] * t[i][0] + g[j][1] * t[i][1] + g[j][2] * t[i][2];
+}
+
+/* The weight of (slot of y, k-step of its group's input, tap), or 0 for padding; scaled. */
+typedef struct layer {
+    const lc_conv_pack_attr *attr;
+    lc_conv_shape shape;
+    lc_conv_form form;
+    const float *const *in;
+} layer;
+
+static double weight(const layer *l, int64_t group, int64_t slot, int64_t k, int64_t tap)
+{
+    const lc_conv_form *f = &l->form;
+    const int64_t icg = l->shape.ic / l->shape.groups, taps = l->shape.kh * l->shape.kw;
+    const int64_t oc = slot < 0 ? -1 : lc_conv_slot_channel(l->shape.y, l->shape.oc, slot);
+    int64_t ic = k;
+    if (!f->lanes) {
+        ic = lc_conv_slot_channel(l->shape.x, l->shape.ic, group * f->ib * f->cb + k);
+        ic = ic < 0 ? ic : ic - group * icg;
+    }
+    if (oc < 0 || ic < 0)
+        return 0;
+    return l->in[0][(oc * icg + ic) * taps + tap] * channel_fold(l->attr, l->in, oc).scale;
+}
+
+static void define_direct(const layer *l, int64_t group, int64_t first, int64_t width, float *to)
+{
+    const int64_t taps = l->shape.kh * l->shape.kw, cb = l->form.cb;
+    for (int64_t b = 0; b < l->form.ib; b++)
+        for (int64_t t = 0; t < taps; t++)
+            for (int64_t c = 0; c < cb; c++)
+                for (int64_t i = 0; i < width; i++)
+                    *to++ = (float)weight(l, group, first + i, b * cb + c, t);
+}
+
+static void define_winograd(const layer *l, int64_t group, int64_t first, int64_t there, float *to)
+{
+    const int64_t channels = l->form.ib * l->form.cb, width = 2 * l->shape.block;
+    for (int64_t k = 0; k < channels; k++)
+        for (int64_t i = 0; i < width; i++) {
+            double w[9], u[LC_WINOGRAD_POSITIONS];
+            for (int t = 0; t < 9; t++)
+                w[t] = weight(l, group, i < there ? first + i : -1, k, t);
+            winograd_weights(w, u);
+            for (int t = 0; t < LC_WINOGRAD_POSITIONS; t++)
+                to[(t * channels + k) * width + i] = (float)u[t];
+        }
+}
+
+static void define(const layer *l, char *blob)
+{
+    const lc_conv_form *f = &l->form;
+    const int64_t block = l->shape.block;
+    const bool winograd = l->shape.algorithm == LC_CONV_WINOGRAD;
+    memset(blob, 0, f->bytes);
+    for (int64_t group = 0; group < f->groups; group++)
+        for (int64_t ob = 0; ob < f->ob; ob += 2) {
+            const int64_t there = (f->ob - ob < 2 ? 1 : 2) * block;
+            const int64_t slot = (group * f->ob + ob) * block;
+            float *to =
+                (float *)(void *)blob + (group * (winograd ? f->panels * 2 : f->ob) + ob) * f->w_ob;
+            if (winograd)
+                define_winograd(l, group, slot, there, to);
+            else
+                define_direct(l, group, slot, there, to);
+            for (int64_t i = 0; i < there; i++) {
+                const int64_t oc = lc_conv_slot_channel(l->shape.y, l->shape.oc, slot + i);
+                ((float *)(void *)(blob + f->bias_at))[slot + i] =
+                    oc < 0 ? 0.0f : (float)channel_fold(l->attr, l->in, oc).shift;
+            }
+        }
+}
+
+/* --- cases */
+
+typedef struct pack_case {
+    int64_t ic, oc, kh, kw, groups; /* ic: of all groups */
+    int x;                          /* 0: a plain input; else its groups in blocks */
+    int64_t y_groups;               /* for groups == 1 */
+    uint32_t flags;
+    lc_conv_algorithm algorithm;
+} pack_case;
+
+#define D LC_CONV_DIRECT
+#define W LC_CONV_WINOGRAD
+static const pack_case cases[] = {
+    {64, 64, 1, 1, 1, 1, 1, BN, D},     {64, 40, 1, 1, 1, 1, 1, B, D},
+    {3, 64, 7, 7, 1, 0, 1, BN, D},      {4, 24, 3, 3, 1, 0, 1, 0, D},
+    {72, 8, 3, 3, 1, 1, 1, B | BN, D},  {33, 50, 1, 1, 1, 1, 1, BN, D},
+    {33, 72, 3, 3, 1, 3, 3, BN, D},     {60, 60, 1, 1, 1, 3, 3, B, D},
+    {64, 64, 3, 3, 4, 1, 1, BN, D},     {60, 36, 3, 3, 3, 3, 1, BN, D},
+    {32, 32, 3, 3, 8, 1, 1, BN, D},     {32, 32, 3, 3, 32, 1, 1, B, D},
+    {20, 20, 5, 2, 10, 1, 1, 0, D},     {17, 9, 2, 3, 1, 1, 1, BN, D},
+    {128, 16, 1, 1, 1, 1, 1, BN, D},    {64, 64, 3, 3, 1, 1, 1, BN, W},
+    {72, 44, 3, 3, 1, 1, 1, B | BN, W}, {33, 72, 3, 3, 1, 3, 3, BN, W},
+    {120, 72, 3, 3, 3, 3, 1, BN, W},    {128, 64, 3, 3, 2, 1, 1, 0, W},
+    {17, 8, 3, 3, 1, 1, 1, B, W},
+};
+
+static float *random_floats(int64_t n, float lo, float hi)
+{
+    static uint64_t stream = 1;
+    float *p = lc_alloc((size_t)n * sizeof *p + 4);
+    lc_random_uniform(p, n, 9, stream++, 0, lo, hi);
+    return p;
+}
+
+/* Numbers that packing must pass on as they come: zeros of both signs, tiny, huge, not finite. */
+static void add_odd_numbers(float *w, int64_t n)
+{
+    static const float odd[] = {0.0f, -0.0f, 1e-41f, -3e-39f, 3e38f, INFINITY, 1e-20f, -INFINITY};
+    for (int64_t i = 0; i < n / 7; i++)
+        w[i * 7 + 3] = odd[i % (int64_t)(sizeof odd / sizeof *odd)];
+}
+
+static void *poisoned(size_t bytes)
+{
+    void *p = lc_alloc(bytes + 64);
+    memset(p, 0xff, bytes + 64);
+    return p;
+}
+
+static lc_step step_of(const lc_op *op, const void *attr, int n_in, const lc_desc *in,
+                       const lc_desc *out, const lc_kernels *k)
+{
+    lc_step s = {.op = op,
+                 .attr = attr,
+                 .n_in = n_in,
+                 .n_out = 1,
+                 .in = in,
+                 .out = out,
+                 .threads = 1,
+                 .kernels = k,
+                 .phases = 1,
+                 .items = {1, 1, 1, 1}};
+    CHECK(op->prepare(&s) == LC_OK);
+    return s;
+}
+
+/* NaN compares equal to NaN: its sign and payload are no part of the definition. */
+static bool same_floats(const void *a, const void *b, size_t bytes)
+{
+    const float *p = a, *q = b;
+    for (size_t i = 0; i < bytes / sizeof *p; i++)
+        if (memcmp(p + i, q + i, sizeof *p) != 0 && !(isnan(p[i]) && isnan(q[i])))
+            return false;
+    return true;
+}
+
+static void run(lc_step *s, const void *const *in, void *blob)
+{
+    void *out[1] = {blob};
+    lc_bind bind = {in, out, NULL, NULL};
+    for (int64_t item = s->items[0]; item-- > 0;) /* in any order */
+        CHECK(s->op->run(s, &bind, 0, item, item + 1) == LC_OK);
+}
+
+static void check_conv(const pack_case *c, const lc_kernels *k, bool odd)
+{
+    const lc_layout x = {c->x ? k->block : 1, c->x ? c->x : 1};
+    const int64_t icg = c->ic / c->groups;
+    lc_conv_pack_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.groups = c->groups;
+    attr.x = c->groups > 1 ? lc_conv_group_layout(k->block, c->groups, c->ic, c->oc, false) : x;
+    attr.y = c->groups > 1 ? lc_conv_group_layout(k->block, c->groups, c->ic, c->oc, true)
+                           : (lc_layout){k->block, (int32_t)c->y_groups};
+    attr.block = k->block;
+    attr.flags = c->flags;
+    attr.bn_eps = 1e-5f;
+    attr.algorithm = c->algorithm;
+    lc_desc in[6], out;
+    float *data[6] = {0};
+    int n_in = 1, n_out;
+    lc_desc_init(&in[0], LC_F32, 4, (int64_t[]){c->oc, icg, c->kh, c->kw});
+    data[0] = random_floats(lc_desc_count(&in[0]), -1, 1);
+    if (odd)
+        add_odd_numbers(data[0], lc_desc_count(&in[0]));
+    for (int i = (c->flags & B ? 1 : 0) + (c->flags & BN ? 4 : 0); i > 0; i--, n_in++) {
+        lc_desc_init(&in[n_in], LC_F32, 1, &c->oc);
+        data[n_in] = random_floats(c->oc, c->flags & BN && i == 1 ? 0.1f : -1, 1);
+    }
+    CHECK(lc_op_conv2d_pack.infer(&attr, n_in, in, &n_out, &out) == LC_OK);
+    layer l = {.attr = &attr,
+               .shape = {c->groups, c->ic, c->oc, c->kh, c->kw, attr.x, attr.y, k->block,
+                         (int32_t)c->algorithm},
+               .in = (const float *const *)data};
+    l.form = lc_conv_form_get(&l.shape);
+    const size_t bytes = lc_desc_bytes(&out);
+    CHECK(bytes == l.form.bytes);
+    char *want = poisoned(bytes), *got = poisoned(bytes);
+    define(&l, want);
+    lc_step s = step_of(&lc_op_conv2d_pack, &attr, n_in, in, &out, k);
+    const int before = failed;
+    run(&s, (const void *const *)data, got);
+    CHECK(odd ? same_floats(want, got, bytes) : memcmp(want, got, bytes) == 0);
+    CHECK((unsigned char)got[bytes] == 0xff); /* nothing beyond the end */
+    if (failed > before)
+        fprintf(stderr, "  isa %d block %d: %lld -> %lld, %lldx%lld, groups %lld, algorithm %d\n",
+                k->isa, k->block, (long long)c->ic, (long long)c->oc, (long long)c->kh,
+                (long long)c->kw, (long long)c->groups, (int)c->algorithm);
+    lc_free(s.prep);
+    lc_free(want);
+    lc_free(got);
+    for (int i = 0; i < n_in; i++)
+        lc_free(data[i]);
+}
+
+/* The panels of ops/matrix.h: [panel][k][lanes], then the bias. */
+static void check_linear(int64_t k_n, int64_t oc, const lc_kernels *k)
+{
+    lc_linear_attr attr;
+    lc_pack_spec spec;
+    memset(&attr, 0, sizeof attr);
+    memset(&spec, 0, sizeof spec);
+    attr.flags = B;
+    lc_desc in[3], y, out;
+    int n_out;
+    lc_desc_init(&in[0], LC_F32, 2, (int64_t[]){1, k_n});
+    lc_desc_init(&in[1], LC_F32, 2, (int64_t[]){oc, k_n});
+    lc_desc_init(&in[2], LC_F32, 1, &oc);
+    lc_desc_init(&y, LC_F32, 2, (int64_t[]){1, oc});
+    CHECK(lc_op_linear.pack(&attr, 3, in, &y, k, &spec));
+    CHECK(spec.op->infer(spec.attr, 2, in + 1, &n_out, &out) == LC_OK);
+    float *w = random_floats(oc * k_n, -1, 1), *bias = random_floats(oc, -1, 1);
+    const size_t bytes = lc_desc_bytes(&out);
+    char *want = poisoned(bytes), *got = poisoned(bytes);
+    const int64_t blocks = (oc + k->block - 1) / k->block;
+    float *to = (float *)(void *)want;
+    memset(want, 0, bytes);
+    for (int64_t ob = 0; ob < blocks; ob += 2) {
+        const int64_t width = (blocks - ob < 2 ? 1 : 2) * k->block;
+        for (int64_t e = 0; e < k_n; e++)
+            for (int64_t i = 0; i < width; i++, to++)
+                if (ob * k->block + i < oc)
+                    *to = w[(ob * k->block + i) * k_n + e];
+    }
+    const size_t at = ((size_t)(blocks * k->block * k_n) * sizeof(float) + 63) / 64 * 64;
+    memcpy(want + at, bias, (size_t)oc * sizeof *bias);
+    lc_step s = step_of(spec.op, spec.attr, 2, in + 1, &out, k);
+    run(&s, (const void *[]){w, bias}, got);
+    CHECK(memcmp(want, got, bytes) == 0);
+    lc_free(s.prep);
+    lc_free(want);
+    lc_free(got);
+    lc_free(w);
+    lc_free(bias);
+}
+
+int main(void)
+{
+    lc_kernels tables[5];
+    int n = 0;
+    for (int isa = LC_ISA_SCALAR; isa <= (int)lc_cpu_get()->isa; isa++)
+        lc_kernels_fill(&tables[n++], (lc_isa)isa);
+    for (int i = n; i-- > 0;) { /* the same kernels with blocks of 16 */
+        tables[n] = tables[i];
+        tables[n++].block = 16;
+        if (n == 5)
+            break;
+    }
+    for (int i = 0; i < n; i++) {
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+            check_conv(&cases[c], &tables[i], false);
+            check_conv(&cases[c], &tables[i], true);
+        }
+        check_linear(64, 40, &tables[i]);
+        check_linear(37, 1000, &tables[i]);
+        check_linear(1, 3, &tables[i]);
+    }
+    return check_report();
+}
