@@ -69,6 +69,7 @@ static void free_graph(lc_graph *g)
     lc_free(g->work.inputs);
     lc_free(g->work.params);
     lc_free(g->work.key);
+    lc_free(g->work.sources);
     lc_free(g);
 }
 
@@ -286,15 +287,12 @@ const void *lc_graph_input_data(const lc_graph *g, lc_value v)
     return g->bindings[v].data;
 }
 
-lc_status lc_graph_param_data(const lc_graph *g, lc_value v, lc_param **p, const void **data,
-                              uint64_t *stamp)
+lc_status lc_graph_source(const lc_graph *g, lc_value v, lc_source *out)
 {
     binding *b = &g->bindings[v];
     if (!b->storage) /* never set: zeros, and memory for them only now that they are read */
         LC_TRY(lc_param_storage(b->param, &b->storage));
-    *p = b->param;
-    *data = lc_storage_data(b->storage);
-    *stamp = b->stamp;
+    *out = (lc_source){b->param, b->storage, b->stamp};
     return LC_OK;
 }
 

@@ -4,8 +4,7 @@
 
 #include "base/mem.h"
 
-/* Room for `count` elements of `size` bytes; *cap counts elements. Contents are kept. */
-static lc_status reserve(void **array, size_t size, int count, int *cap)
+lc_status lc_ir_reserve(void **array, size_t size, int count, int *cap)
 {
     if (count <= *cap)
         return LC_OK;
@@ -35,7 +34,8 @@ void lc_ir_free(lc_ir *ir)
 lc_status lc_ir_add_value(lc_ir *ir, const lc_desc *desc, lc_value_kind kind, int index,
                           lc_value *out)
 {
-    LC_TRY(reserve((void **)&ir->values, sizeof *ir->values, ir->n_values + 1, &ir->cap_values));
+    LC_TRY(
+        lc_ir_reserve((void **)&ir->values, sizeof *ir->values, ir->n_values + 1, &ir->cap_values));
     ir->values[ir->n_values] = (lc_ir_value){*desc, kind, index};
     *out = ir->n_values++;
     return LC_OK;
@@ -43,7 +43,7 @@ lc_status lc_ir_add_value(lc_ir *ir, const lc_desc *desc, lc_value_kind kind, in
 
 static lc_status push_args(lc_ir *ir, int n, const lc_value *v, int32_t *at)
 {
-    LC_TRY(reserve((void **)&ir->args, sizeof *ir->args, ir->n_args + n, &ir->cap_args));
+    LC_TRY(lc_ir_reserve((void **)&ir->args, sizeof *ir->args, ir->n_args + n, &ir->cap_args));
     *at = ir->n_args;
     if (n)
         memcpy(ir->args + ir->n_args, v, (size_t)n * sizeof *v);
@@ -54,7 +54,7 @@ static lc_status push_args(lc_ir *ir, int n, const lc_value *v, int32_t *at)
 lc_status lc_ir_add_node(lc_ir *ir, const lc_op *op, const void *attr, int n_in, const lc_value *in,
                          int n_out, const lc_value *out)
 {
-    LC_TRY(reserve((void **)&ir->nodes, sizeof *ir->nodes, ir->n_nodes + 1, &ir->cap_nodes));
+    LC_TRY(lc_ir_reserve((void **)&ir->nodes, sizeof *ir->nodes, ir->n_nodes + 1, &ir->cap_nodes));
     lc_ir_node *n = &ir->nodes[ir->n_nodes];
     n->op = op;
     n->n_in = n_in;
@@ -114,11 +114,13 @@ lc_status lc_ir_copy(const lc_ir *from, lc_ir *to)
 {
     memset(to, 0, sizeof *to);
     lc_status status = LC_OK;
-    LC_TRY_GOTO(reserve((void **)&to->values, sizeof *to->values, from->n_values, &to->cap_values),
+    LC_TRY_GOTO(
+        lc_ir_reserve((void **)&to->values, sizeof *to->values, from->n_values, &to->cap_values),
+        fail);
+    LC_TRY_GOTO(
+        lc_ir_reserve((void **)&to->nodes, sizeof *to->nodes, from->n_nodes, &to->cap_nodes), fail);
+    LC_TRY_GOTO(lc_ir_reserve((void **)&to->args, sizeof *to->args, from->n_args, &to->cap_args),
                 fail);
-    LC_TRY_GOTO(reserve((void **)&to->nodes, sizeof *to->nodes, from->n_nodes, &to->cap_nodes),
-                fail);
-    LC_TRY_GOTO(reserve((void **)&to->args, sizeof *to->args, from->n_args, &to->cap_args), fail);
     to->outs = lc_alloc((size_t)from->n_outs * sizeof *to->outs);
     if (!to->outs) {
         status = LC_ERR_MEMORY;
@@ -170,11 +172,13 @@ static lc_status extract_leaf(const lc_ir *rec, lc_value v, lc_graph_work *w)
 {
     const lc_ir_value *value = &rec->values[v];
     if (value->kind == LC_VALUE_INPUT) {
-        LC_TRY(reserve((void **)&w->inputs, sizeof *w->inputs, w->ir.n_inputs + 1, &w->cap_inputs));
+        LC_TRY(lc_ir_reserve((void **)&w->inputs, sizeof *w->inputs, w->ir.n_inputs + 1,
+                             &w->cap_inputs));
         w->inputs[w->ir.n_inputs] = v;
         return lc_ir_add_value(&w->ir, &value->desc, LC_VALUE_INPUT, w->ir.n_inputs++, &w->map[v]);
     }
-    LC_TRY(reserve((void **)&w->params, sizeof *w->params, w->ir.n_params + 1, &w->cap_params));
+    LC_TRY(
+        lc_ir_reserve((void **)&w->params, sizeof *w->params, w->ir.n_params + 1, &w->cap_params));
     w->params[w->ir.n_params] = v;
     return lc_ir_add_value(&w->ir, &value->desc, LC_VALUE_PARAM, w->ir.n_params++, &w->map[v]);
 }
@@ -197,7 +201,7 @@ static lc_status extract_node(const lc_ir *rec, const lc_ir_node *node, lc_graph
             w->map[v] = fresh; /* a settled output is computed again, but nobody reads it */
         ir->args[out + o] = fresh;
     }
-    LC_TRY(reserve((void **)&ir->nodes, sizeof *ir->nodes, ir->n_nodes + 1, &ir->cap_nodes));
+    LC_TRY(lc_ir_reserve((void **)&ir->nodes, sizeof *ir->nodes, ir->n_nodes + 1, &ir->cap_nodes));
     lc_ir_node *copy = &ir->nodes[ir->n_nodes++];
     copy->op = node->op;
     copy->n_in = node->n_in;
@@ -217,7 +221,7 @@ lc_status lc_ir_extract(const lc_graph *g, int n, const lc_value *outs, lc_graph
     for (int i = 0; i < n; i++)
         if (outs[i] < 0 || outs[i] >= rec->n_values)
             return lc_fail(LC_ERR_RUNTIME, "output %d is not a value of this recording", i);
-    LC_TRY(reserve((void **)&w->map, sizeof *w->map, rec->n_values, &w->cap_map));
+    LC_TRY(lc_ir_reserve((void **)&w->map, sizeof *w->map, rec->n_values, &w->cap_map));
     mark(rec, n, outs, w->map);
     for (int i = 0; i < rec->n_nodes; i++) {
         const lc_ir_node *node = &rec->nodes[i];

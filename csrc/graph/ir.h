@@ -44,6 +44,8 @@ static inline lc_value *lc_ir_out(const lc_ir *ir, const lc_ir_node *n)
     return ir->args + n->out;
 }
 
+/* Room for `count` elements of `size` bytes; *cap counts elements. Contents are kept. */
+lc_status lc_ir_reserve(void **array, size_t size, int count, int *cap);
 void lc_ir_free(lc_ir *ir);
 lc_status lc_ir_add_value(lc_ir *ir, const lc_desc *desc, lc_value_kind kind, int index,
                           lc_value *out);
@@ -55,6 +57,13 @@ lc_status lc_ir_set_inputs(lc_ir *ir, int node, int n_in, const lc_value *in);
 lc_status lc_ir_infer(lc_ir *ir, const lc_op *op, const void *attr, int n_in, const lc_value *in,
                       int index, int *n_out, lc_value out[LC_MAX_OUT]);
 
+/* A parameter as it was when it was recorded. */
+typedef struct lc_source {
+    lc_param *param;
+    lc_storage *storage;
+    uint64_t stamp;
+} lc_source;
+
 /* What lc_graph_run needs again and again; kept with the graph so that a repeated call allocates
  * nothing. */
 typedef struct lc_graph_work {
@@ -64,6 +73,8 @@ typedef struct lc_graph_work {
     int cap_map, cap_inputs, cap_params;
     unsigned char *key;
     size_t key_bytes, cap_key;
+    lc_source *sources; /* for one run, by number: borrowed from the graph */
+    int cap_sources;
 } lc_graph_work;
 
 /* Fills work->ir with the part of the recording that outs[0 .. n) need, and the three maps. */
@@ -83,10 +94,9 @@ lc_status lc_pass_layout(lc_ir *ir, const lc_kernels *kernels);
 /* Drops removed nodes. */
 void lc_ir_compact(lc_ir *ir);
 
-/* What the recording knows of value v (graph.c). */
+/* What the recording knows of value v (graph.c); nothing is retained. */
 const void *lc_graph_input_data(const lc_graph *g, lc_value v);
-lc_status lc_graph_param_data(const lc_graph *g, lc_value v, lc_param **p, const void **data,
-                              uint64_t *stamp);
+lc_status lc_graph_source(const lc_graph *g, lc_value v, lc_source *out);
 const lc_ir *lc_graph_ir(const lc_graph *g);
 lc_graph_work *lc_graph_workspace(lc_graph *g);
 void lc_graph_pool_clear(void);

@@ -91,4 +91,9 @@ lc_status lc_execution_acquire(lc_plan *plan, lc_execution **out);
 void lc_execution_release(lc_plan *plan, lc_execution *e);
 void lc_execution_destroy(lc_execution *e);
 
+/* Fills e->constants (constants.c), one reference each; sources: the plan's parameters by number.
+ * LC_ERR_INTERRUPTED if stopped. */
+lc_status lc_provide_constants(const lc_plan *plan, lc_execution *e, const lc_source *sources,
+                               const lc_run_options *options);
+
 #endif

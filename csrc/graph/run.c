@@ -113,60 +113,6 @@ static lc_status run_team(team_run *r, int threads)
     return status == LC_OK ? LC_OK : lc_fail(status, "%s", r->message);
 }
 
-/* --- packed weights */
-
-/* Finds constant c on its parameter or makes it. */
-static lc_status provide_constant(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
-                                  lc_execution *e, int c, const lc_run_options *options)
-{
-    const lc_constant *constant = &plan->constants[c];
-    const lc_step *step = &plan->steps[constant->node];
-    lc_param *first = NULL;
-    const void *in[16];
-    if (constant->n_params > 16)
-        return lc_fail(LC_ERR_RUNTIME, "%s: a packed form of more than 16 parameters",
-                       step->op->name);
-    for (int k = 0; k < constant->n_params; k++) {
-        lc_param *p;
-        LC_TRY(
-            lc_graph_param_data(g, work->params[constant->params[k]], &p, &in[k], &e->stamps[k]));
-        if (k == 0)
-            first = p;
-    }
-    lc_pack_key key = {step->op, step->attr, step->out, constant->n_params, e->stamps};
-    e->constants[c] = lc_param_find_pack(first, &key);
-    if (e->constants[c])
-        return LC_OK;
-
-    lc_storage *blob;
-    LC_TRY(lc_storage_create(lc_desc_bytes(step->out), &blob));
-    void *out[1] = {lc_storage_data(blob)};
-    void *shared = NULL;
-    lc_status status = LC_OK;
-    if (step->shared_bytes && !(shared = lc_alloc(step->shared_bytes))) {
-        status = LC_ERR_MEMORY;
-        goto done;
-    }
-    static const int64_t at_zero = 0;
-    team_run r = {.plan = plan,
-                  .nodes = &constant->node,
-                  .n_steps = 1,
-                  .in = in,
-                  .out = out,
-                  .shared_at = &at_zero,
-                  .arena = shared,
-                  .scratch = e->arena + plan->arena_bytes,
-                  .options = options};
-    LC_TRY_GOTO(run_team(&r, plan->threads), done);
-    (void)lc_param_keep_pack(first, &key,
-                             blob); /* without memory for it, it is made again next time */
-    e->constants[c] = lc_storage_retain(blob);
-done:
-    lc_free(shared);
-    lc_storage_release(blob);
-    return status;
-}
-
 static void drop_constants(const lc_plan *plan, lc_execution *e)
 {
     for (int c = 0; c < plan->n_constants; c++) {
@@ -176,6 +122,16 @@ static void drop_constants(const lc_plan *plan, lc_execution *e)
 }
 
 /* --- binding values to memory */
+
+/* Fills in what the recording knows of this run's parameters. */
+static lc_status find_sources(const lc_graph *g, lc_graph_work *w)
+{
+    LC_TRY(
+        lc_ir_reserve((void **)&w->sources, sizeof *w->sources, w->ir.n_params, &w->cap_sources));
+    for (int i = 0; i < w->ir.n_params; i++)
+        LC_TRY(lc_graph_source(g, w->params[i], &w->sources[i]));
+    return LC_OK;
+}
 
 static lc_status bind_values(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
                              lc_execution *e, void *const *outputs)
@@ -192,14 +148,11 @@ static lc_status bind_values(const lc_graph *g, const lc_plan *plan, const lc_gr
             if (!data && lc_desc_count(&plan->ir.values[v].desc))
                 return lc_fail(LC_ERR_RUNTIME, "an input of this recording has no contents");
             break;
-        case LC_PLACE_PARAM: {
-            lc_param *p;
-            const void *contents;
-            uint64_t stamp;
-            LC_TRY(lc_graph_param_data(g, work->params[at], &p, &contents, &stamp));
-            data = (void *)(uintptr_t)contents;
+        case LC_PLACE_PARAM:
+            data = lc_storage_data(work->sources[at].storage);
+            if (!data)
+                return LC_ERR_MEMORY;
             break;
-        }
         case LC_PLACE_CONST:
             data = lc_storage_data(e->constants[at]);
             break;
@@ -276,8 +229,8 @@ lc_status lc_graph_run(lc_graph *g, int n, const lc_value *outs, void *const *da
     LC_TRY(lc_ir_make_key(work, threads));
     LC_TRY(lc_plan_acquire(work, threads, &plan));
     LC_TRY_GOTO(lc_execution_acquire(plan, &e), done);
-    for (int c = 0; c < plan->n_constants; c++)
-        LC_TRY_GOTO(provide_constant(g, plan, work, e, c, options), done);
+    LC_TRY_GOTO(find_sources(g, work), done);
+    LC_TRY_GOTO(lc_provide_constants(plan, e, work->sources, options), done);
     LC_TRY_GOTO(bind_values(g, plan, work, e, data), done);
     if (options && options->profile)
         LC_TRY_GOTO(start_profile(plan, options->profile, &seconds), done);

@@ -5,6 +5,8 @@
 
 #include "kernels/winograd_kernels.h"
 
+#define MAX_WIDTH 32
+
 static inline __m256i first(int n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -83,10 +85,10 @@ static inline __m256 scaled(__m256 v, __m256d l, __m256d h)
 
 static void pack(const lc_pack_tile *t, const float *w, float *rows)
 {
-    for (int i = 0; i < t->width; i += 8) {
-        const __m256d l = _mm256_loadu_pd(t->scale + i), h = _mm256_loadu_pd(t->scale + i + 4);
-        for (int e = 0; e < t->n; e += 8) {
-            const int n = t->n - e < 8 ? t->n - e : 8;
+    for (int e = 0; e < t->n; e += 8) {
+        const int n = t->n - e < 8 ? t->n - e : 8;
+        for (int i = 0; i < t->width; i += 8) {
+            const __m256d l = _mm256_loadu_pd(t->scale + i), h = _mm256_loadu_pd(t->scale + i + 4);
             __m256 r[8];
             load_rows(t, w, t->at + e, n, i, r);
             for (int j = 0; j < n; j++)
@@ -148,20 +150,22 @@ static inline void transform(const float *f, __m256d l, __m256d h, float *u, int
     }
 }
 
+/* Rows are finished one by one, so that a line of the cache is written once. */
 static void winograd(const lc_pack_tile *t, const float *w, float *u)
 {
-    float f[LC_PACK_TILE * 9 * 8] __attribute__((aligned(32)));
-    for (int i = 0; i < t->width; i += 8) {
-        const __m256d l = _mm256_loadu_pd(t->scale + i), h = _mm256_loadu_pd(t->scale + i + 4);
+    float f[LC_PACK_TILE * 9 * MAX_WIDTH] __attribute__((aligned(32)));
+    const int each = LC_PACK_TILE * 9 * 8; /* floats of f per 8 lanes */
+    for (int i = 0; i < t->width; i += 8)
         for (int e = 0; e < t->n * 9; e += 8) {
             __m256 r[8];
             load_rows(t, w, t->at + e, t->n * 9 - e < 8 ? t->n * 9 - e : 8, i, r);
             for (int j = 0; j < 8; j++)
-                _mm256_store_ps(f + (e + j) * 8, r[j]);
+                _mm256_store_ps(f + i / 8 * each + (e + j) * 8, r[j]);
         }
-        for (int k = 0; k < t->n; k++)
-            transform(f + k * 72, l, h, u + k * t->width + i, t->pos);
-    }
+    for (int k = 0; k < t->n; k++)
+        for (int i = 0; i < t->width; i += 8)
+            transform(f + i / 8 * each + k * 72, _mm256_loadu_pd(t->scale + i),
+                      _mm256_loadu_pd(t->scale + i + 4), u + k * t->width + i, t->pos);
 }
 
 static inline __m256d middle(__m256d a, __m256d b)
@@ -210,10 +214,60 @@ static void unwinograd(const lc_pack_tile *t, const float *u, float *w)
     }
 }
 
+static inline __m256i ordered(__m256i v)
+{
+    return _mm256_xor_si256(v, _mm256_srli_epi32(_mm256_srai_epi32(v, 31), 1));
+}
+
+static inline __m256i codes8(const float *w, const float *g, __m256i middle, __m256i escape)
+{
+    const __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)w);
+    const __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)g);
+    const __m256i d = _mm256_sub_epi32(ordered(a), ordered(b));
+    return _mm256_min_epu32(_mm256_add_epi32(d, middle), escape);
+}
+
+static void differences(const float *w, const float *g, int64_t n, int bits, unsigned char *codes,
+                        uint32_t *far)
+{
+    const int last = (1 << bits) - 1;
+    const __m256i middle = _mm256_set1_epi32(last / 2), escape = _mm256_set1_epi32(last);
+    const __m256i pairs = _mm256_set1_epi16((short)(1 | 1 << bits << 8)); /* of codes, as bytes */
+    const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32, codes += 4 * bits) {
+        const __m256i a = codes8(w + i, g + i, middle, escape);
+        const __m256i b = codes8(w + i + 8, g + i + 8, middle, escape);
+        const __m256i c = codes8(w + i + 16, g + i + 16, middle, escape);
+        const __m256i d = codes8(w + i + 24, g + i + 24, middle, escape);
+        const __m256i mixed =
+            _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
+        const __m256i bytes = _mm256_permutevar8x32_epi32(mixed, in_order);
+        far[i / 32] =
+            (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_set1_epi8((char)last)));
+        __m256i joined = _mm256_maddubs_epi16(bytes, pairs);
+        joined = _mm256_packus_epi16(joined, joined);
+        joined = _mm256_permute4x64_epi64(joined, _MM_SHUFFLE(3, 1, 2, 0));
+        __m128i out = _mm256_castsi256_si128(joined); /* 16 bytes, a pair in each */
+        if (bits == 4) {
+            _mm_storeu_si128((__m128i *)(void *)codes, out);
+            continue;
+        }
+        out = _mm_maddubs_epi16(out, _mm_set1_epi16(1 | 16 << 8));
+        _mm_storel_epi64((__m128i *)(void *)codes, _mm_packus_epi16(out, out));
+    }
+    if (i < n) {
+        lc_pack_kernels plain;
+        lc_pack_kernels_fill__scalar(&plain);
+        plain.differences(w + i, g + i, n - i, bits, codes, far + i / 32);
+    }
+}
+
 void lc_pack_kernels_fill__avx2(lc_pack_kernels *k)
 {
     k->pack = pack;
     k->unpack = unpack;
     k->winograd = winograd;
     k->unwinograd = unwinograd;
+    k->differences = differences;
 }

@@ -257,33 +257,76 @@ static void pack_winograd(const pack_prep *p, const float *w, int64_t group, con
             p->kernels->winograd(&t, w, to + c * l->width);
 }
 
-/* One panel: the output blocks from block `first` of the group on. */
-static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
-                       int64_t group, int64_t first)
+static void unpack_direct(const pack_prep *p, const float *from, const panel_lanes *l, float *w)
+{
+    direct_walk k = {walk_channels(p), 0, 0};
+    lc_pack_tile t = first_tile(l);
+    while (next_direct_tile(p, &k, &t))
+        p->kernels->unpack(&t, from, w);
+}
+
+static void unpack_winograd(const pack_prep *p, const float *from, const panel_lanes *l, float *w)
+{
+    const int64_t icg = p->shape.ic / p->shape.groups;
+    channel_walk k = walk_channels(p);
+    lc_pack_tile t = first_tile(l);
+    while (t.at / 9 + t.n < icg) {
+        const int64_t row = next_winograd_tile(p, &k, &t);
+        p->kernels->unwinograd(&t, from + row, w);
+    }
+}
+
+/* A panel: output blocks `first` and `first` + 1 of a group. */
+typedef struct panel {
+    int64_t group, first;
+    int64_t slot, there; /* its lanes that are in y, and the slot of the first one */
+} panel;
+
+static panel panel_of(const pack_prep *p, int64_t item)
+{
+    const lc_conv_form *f = &p->form;
+    panel n = {item / f->panels, item % f->panels * 2, 0, 0};
+    n.slot = (n.group * f->ob + n.first) * p->shape.block;
+    n.there = (f->ob - n.first < 2 ? f->ob - n.first : 2) * p->shape.block;
+    return n;
+}
+
+static float *panel_weights(const pack_prep *p, const panel *n, void *blob)
+{
+    const lc_conv_form *f = &p->form;
+    const bool winograd = p->shape.algorithm == LC_CONV_WINOGRAD;
+    return (float *)blob + (n->group * (winograd ? f->panels * 2 : f->ob) + n->first) * f->w_ob;
+}
+
+/* `shift`, unless NULL, gets what is added to each of the channels that are in y. */
+static panel_lanes find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
+                              const panel *n, float *shift)
 {
     const lc_conv_shape *s = &p->shape;
-    const lc_conv_form *f = &p->form;
-    const bool winograd = s->algorithm == LC_CONV_WINOGRAD;
-    const int64_t there =
-        (f->ob - first < 2 ? f->ob - first : 2) * s->block;  /* lanes that are in y */
-    const int64_t slot = (group * f->ob + first) * s->block; /* of the first one */
-    const int64_t row = s->ic / s->groups * s->kh * s->kw;   /* of w */
-    const float *w = bind->in[0];                            /* [oc][icg][taps] */
-    char *blob = bind->out[0];
-    float *bias = (float *)(blob + f->bias_at) + slot;
-    panel_lanes l = {.width = winograd ? 2 * s->block : there};
+    const int64_t row = s->ic / s->groups * s->kh * s->kw; /* of w */
+    panel_lanes l = {.width = s->algorithm == LC_CONV_WINOGRAD ? 2 * s->block : n->there};
     for (int64_t i = 0; i < l.width; i++) {
-        const int64_t oc = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
+        const int64_t oc = i < n->there ? lc_conv_slot_channel(s->y, s->oc, n->slot + i) : -1;
         fold fo = oc < 0 ? (fold){0, 0} : channel_fold(a, bind, oc);
         l.lane[i] = oc < 0 ? -1 : oc * row;
         l.scale[i] = fo.scale;
-        if (i < there)
-            bias[i] = (float)fo.shift;
+        if (shift && i < n->there)
+            shift[i] = (float)fo.shift;
     }
-    if (winograd)
-        pack_winograd(p, w, group, &l, (float *)blob + (group * f->panels * 2 + first) * f->w_ob);
+    return l;
+}
+
+static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
+                       const panel *n)
+{
+    const float *w = bind->in[0]; /* [oc][icg][taps] */
+    char *blob = bind->out[0];
+    float *to = panel_weights(p, n, blob);
+    const panel_lanes l = find_lanes(p, a, bind, n, (float *)(blob + p->form.bias_at) + n->slot);
+    if (p->shape.algorithm == LC_CONV_WINOGRAD)
+        pack_winograd(p, w, n->group, &l, to);
     else
-        pack_direct(p, w, group, &l, (float *)blob + (group * f->ob + first) * f->w_ob);
+        pack_direct(p, w, n->group, &l, to);
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -291,8 +334,10 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
 {
     (void)phase;
     const pack_prep *p = step->prep;
-    for (int64_t item = begin; item < end; item++)
-        pack_panel(p, step->attr, bind, item / p->form.panels, item % p->form.panels * 2);
+    for (int64_t item = begin; item < end; item++) {
+        const panel n = panel_of(p, item);
+        pack_panel(p, step->attr, bind, &n);
+    }
     /* The gap between weights and biases: nothing reads it, but a blob's bytes should be a function
      * of its inputs. */
     if (begin == 0 && end > 0) {
@@ -302,10 +347,57 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
     return LC_OK;
 }
 
+/* --- and back */
+
+static int unpack_bits(const lc_step *step)
+{
+    const pack_prep *p = step->prep;
+    return p->shape.algorithm == LC_CONV_WINOGRAD ? 4
+           : p->shape.algorithm == LC_CONV_DIRECT ? 2
+                                                  : 0;
+}
+
+static int64_t unpack_rows(const lc_step *step, int64_t item, int64_t *first)
+{
+    const pack_prep *p = step->prep;
+    const panel n = panel_of(p, item);
+    int64_t count = 0;
+    *first = 0;
+    for (int64_t i = 0; i < n.there; i++) {
+        const int64_t oc = lc_conv_slot_channel(p->shape.y, p->shape.oc, n.slot + i);
+        if (oc >= 0 && count++ == 0)
+            *first = oc;
+    }
+    return count;
+}
+
+static void unpack_run(const lc_step *step, const lc_bind *bind, int64_t item, float *to)
+{
+    const pack_prep *p = step->prep;
+    const panel n = panel_of(p, item);
+    panel_lanes l = find_lanes(p, step->attr, bind, &n, NULL);
+    int64_t first = -1;
+    for (int64_t i = 0; i < l.width; i++) {
+        if (l.lane[i] < 0)
+            continue;
+        first = first < 0 ? l.lane[i] : first;
+        l.lane[i] -= first;
+        l.scale[i] = l.scale[i] != 0 ? 1 / l.scale[i] : 0;
+    }
+    const float *from = panel_weights(p, &n, bind->out[0]);
+    if (p->shape.algorithm == LC_CONV_WINOGRAD)
+        unpack_winograd(p, from, &l, to);
+    else
+        unpack_direct(p, from, &l, to);
+}
+
+static const lc_unpack unpack = {unpack_bits, unpack_rows, unpack_run};
+
 const lc_op lc_op_conv2d_pack = {
     .name = "conv2d_pack",
     .attr_size = sizeof(lc_conv_pack_attr),
     .infer = pack_infer,
     .prepare = pack_prepare,
     .run = pack_run,
+    .unpack = &unpack,
 };

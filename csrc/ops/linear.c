@@ -211,10 +211,36 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
     return LC_OK;
 }
 
+static int unpack_bits(const lc_step *step)
+{
+    (void)step;
+    return 2;
+}
+
+static int64_t unpack_rows(const lc_step *step, int64_t item, int64_t *first)
+{
+    panel_lanes l;
+    find_lanes(&l, step->prep, ((const pack_attr *)step->attr)->block, item);
+    *first = l.first;
+    return l.there;
+}
+
+static void unpack_run(const lc_step *step, const lc_bind *bind, int64_t item, float *to)
+{
+    const lc_matrix *p = step->prep;
+    panel_lanes l;
+    find_lanes(&l, p, ((const pack_attr *)step->attr)->block, item);
+    while (next_tile(&l.tile, p->k))
+        step->kernels->pack.unpack(&l.tile, (const float *)bind->out[0] + l.first * p->k, to);
+}
+
+static const lc_unpack unpack = {unpack_bits, unpack_rows, unpack_run};
+
 const lc_op lc_op_linear_pack = {
     .name = "linear_pack",
     .attr_size = sizeof(pack_attr),
     .infer = pack_infer,
     .prepare = pack_prepare,
     .run = pack_run,
+    .unpack = &unpack,
 };

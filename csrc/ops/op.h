@@ -76,6 +76,18 @@ enum {                    /* lc_op.flags */
                                   FLOP counts and profiles */
 };
 
+/* How a packing op goes back, nearly: its rounded products are undone, rounded again. What is left
+ * over, a few units in the last place, graph/residue.h keeps. */
+typedef struct lc_unpack {
+    /* In how many bits nearly all leftovers fit: 2 (-1 .. 1) or 4 (-7 .. 7). 0: this form has no
+     * way back. */
+    int (*bits)(const lc_step *step);
+    /* Which rows (along dim 0) of input 0 an item packs: returns how many, from *first on. */
+    int64_t (*rows)(const lc_step *step, int64_t item, int64_t *first);
+    /* Writes these rows to `to`, the first one first; bind->in[0] is not read. */
+    void (*run)(const lc_step *step, const lc_bind *bind, int64_t item, float *to);
+} lc_unpack;
+
 struct lc_op {
     const char *name; /* PyTorch's, e.g. "conv2d" */
     size_t
@@ -108,6 +120,9 @@ struct lc_op {
 
     lc_status (*run)(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
                      int64_t end);
+
+    /* Packing ops, which have one phase and no shared scratch: the way back. NULL: none. */
+    const lc_unpack *unpack;
 
     /* Multiply-adds of one execution (convolution, linear, matmul), else NULL. */
     int64_t (*macs)(const void *attr, int n_in, const lc_desc *in, const lc_desc *out);

@@ -1,4 +1,5 @@
-/* Tests of packing: csrc/kernels/pack_*, csrc/ops/conv2d_pack.c, linear.c. Packed bytes are compared
+/* Tests of packing and of the way back: csrc/kernels/pack_*, csrc/ops/conv2d_pack.c, linear.c,
+ * csrc/graph/residue.c. Packed bytes are compared
  * with plain loops over the definition of each form (ops/conv_form.h), on every kernel table that
  * this CPU can run; tables of AVX-512's block size are filled with the other kernels too. */
 #include <math.h>
@@ -11,6 +12,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "check.h"
+#include "graph/param.h"
 #include "ops/conv_form.h"
 
 enum { B = LC_CONV_BIAS, BN = LC_CONV_BN };
@@ -210,6 +212,33 @@ static void run(lc_step *s, const void *const *in, void *blob)
         CHECK(s->op->run(s, &bind, 0, item, item + 1) == LC_OK);
 }
 
+/* Input 0 of a step that has packed it into `blob`, got back from what a residue keeps. Weights that
+ * are not small numbers in a large crowd may be refused (`must` is false then), never changed. */
+static void check_way_back(const lc_step *s, const void *const *in, const void *blob, bool must)
+{
+    const size_t bytes = lc_desc_bytes(&s->in[0]);
+    lc_storage *packed;
+    lc_residue *r;
+    CHECK(lc_storage_create_copy(blob, lc_desc_bytes(s->out), &packed) == LC_OK);
+    CHECK(lc_residue_create(s, in, packed, &r) == LC_OK);
+    CHECK(r != NULL);
+    lc_storage_release(packed); /* the residue holds it */
+    float *scratch = poisoned(lc_residue_scratch(r) * sizeof(float));
+    for (int64_t item = 0; item < s->items[0]; item += 2)
+        lc_residue_add(r, in[0], item, item + 2 < s->items[0] ? item + 2 : s->items[0], scratch);
+    const bool small = lc_residue_finish(r);
+    CHECK(small || !must);
+    if (small) {
+        char *back = poisoned(bytes);
+        lc_residue_restore(r, (float *)(void *)back);
+        CHECK(memcmp(back, in[0], bytes) == 0);
+        CHECK((unsigned char)back[bytes] == 0xff);
+        lc_free(back);
+    }
+    lc_free(scratch);
+    lc_residue_destroy(r);
+}
+
 static void check_conv(const pack_case *c, const lc_kernels *k, bool odd)
 {
     const lc_layout x = {c->x ? k->block : 1, c->x ? c->x : 1};
@@ -250,6 +279,14 @@ static void check_conv(const pack_case *c, const lc_kernels *k, bool odd)
     run(&s, (const void *const *)data, got);
     CHECK(odd ? same_floats(want, got, bytes) : memcmp(want, got, bytes) == 0);
     CHECK((unsigned char)got[bytes] == 0xff); /* nothing beyond the end */
+    check_way_back(&s, (const void *const *)data, got, !odd);
+    if (odd) { /* few enough of them are kept whole */
+        for (int64_t i = 0; i < lc_desc_count(&in[0]); i++)
+            if (i % 7 == 3 && i % 5)
+                data[0][i] = 0.5f;
+        run(&s, (const void *const *)data, got);
+        check_way_back(&s, (const void *const *)data, got, c->algorithm == LC_CONV_DIRECT);
+    }
     if (failed > before)
         fprintf(stderr, "  isa %d block %d: %lld -> %lld, %lldx%lld, groups %lld, algorithm %d\n",
                 k->isa, k->block, (long long)c->ic, (long long)c->oc, (long long)c->kh,
@@ -295,6 +332,7 @@ static void check_linear(int64_t k_n, int64_t oc, const lc_kernels *k)
     lc_step s = step_of(spec.op, spec.attr, 2, in + 1, &out, k);
     run(&s, (const void *[]){w, bias}, got);
     CHECK(memcmp(want, got, bytes) == 0);
+    check_way_back(&s, (const void *[]){w, bias}, got, true);
     lc_free(s.prep);
     lc_free(want);
     lc_free(got);
