@@ -21,33 +21,49 @@ except ImportError as error:
         "start Python in that folder, where the plain sources hide the installed package."
     ) from error
 
-from . import _core, models, nn, ops, random
+from . import _core, autograd, models, nn, ops, random
+from ._gradients import Slot as _Slot
 from ._tensor import Tensor, from_dlpack, from_numpy, tensor
+from .autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .models import create_model, list_models
 
 if TYPE_CHECKING:
-    from . import checkpoints, imagenet, transforms
+    from . import checkpoints, data, imagenet, logs, optim, transforms
     from .checkpoints import load, save
+    from .profiling import profile
+    from .tuning import clear_tuning, explain, load_tuning
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Tensor",
+    "autograd",
     "checkpoints",
+    "clear_tuning",
     "config",
     "create_model",
+    "data",
+    "explain",
+    "enable_grad",
     "from_dlpack",
     "from_numpy",
     "get_num_threads",
     "imagenet",
+    "is_grad_enabled",
     "list_models",
     "load",
+    "load_tuning",
+    "logs",
     "memory_stats",
     "models",
     "nn",
+    "no_grad",
     "ops",
+    "profile",
+    "optim",
     "random",
     "save",
+    "set_grad_enabled",
     "set_num_threads",
     "show_config",
     "tensor",
@@ -59,6 +75,7 @@ _core.register(
     parameter=nn.Parameter,
     module=nn.Module,
     classes=nn.layers.CLASSES | nn.containers.CLASSES | models.blocks.CLASSES | models.CLASSES,
+    slot=_Slot,
 )
 
 
@@ -70,14 +87,24 @@ def show_config() -> None:
             print(f"{key:>16}: {', '.join(value) if isinstance(value, list) else value}")
 
 
+_LATE = {
+    "clear_tuning": "tuning",
+    "explain": "tuning",
+    "load": "checkpoints",
+    "load_tuning": "tuning",
+    "profile": "profiling",
+    "save": "checkpoints",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use what most programs do not need."""
     from importlib import import_module
 
-    if name in ("checkpoints", "imagenet", "transforms"):
+    if name in ("checkpoints", "data", "imagenet", "logs", "optim", "transforms"):
         return import_module(f"{__name__}.{name}")
-    if name in ("load", "save"):
-        return getattr(import_module(f"{__name__}.checkpoints"), name)
+    if name in _LATE:
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -38,7 +38,7 @@ class Reducing:
         if self._is_float32:
             return _core.reduce(kind, self, dim, keepdim)
         axes = None if dim == () else dim
-        return self._wrap(getattr(np, kind)(self.numpy(), axis=axes, keepdims=keepdim))
+        return self._wrap(getattr(np, kind)(self._array(), axis=axes, keepdims=keepdim))
 
     def sum(self, dim: Any = None, keepdim: bool = False, **other: Any) -> "Tensor":
         """Return the sum of all elements, or over one axis or several."""
@@ -75,7 +75,7 @@ class Reducing:
     ) -> "Tensor":
         dim = axis if dim is None else dim
         dim = tuple(dim) if isinstance(dim, list) else dim
-        return self._wrap(function(self.numpy(), axis=dim, keepdims=bool(keepdim or keepdims)))
+        return self._wrap(function(self._array(), axis=dim, keepdims=bool(keepdim or keepdims)))
 
     def max(self, dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
         """Return the largest element, or (values, indices) along one axis.

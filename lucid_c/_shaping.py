@@ -82,7 +82,7 @@ class Shaping:
     __slots__ = ()
 
     def _move(self, view: Callable[[np.ndarray], Any], record: Callable[[], Any]) -> "Tensor":
-        return record() if self._recorded or self._is_param else self._wrap(view(self.numpy()))
+        return record() if self._records else self._wrap(view(self._array()))
 
     @staticmethod
     def _wrap(array: np.ndarray) -> "Tensor":
@@ -191,11 +191,13 @@ class Shaping:
         return self.split(size or 1, dim)
 
     def __getitem__(self, index: Any) -> "Tensor":
-        found = basic_index(index, self.shape) if self._recorded or self._is_param else None
+        from ._tensor import plain
+
+        found = basic_index(index, self.shape) if self._records else None
         if found is None:
             parts = index if isinstance(index, tuple) else (index,)
-            plain = tuple(p.numpy() if isinstance(p, Shaping) else p for p in parts)
-            return self._wrap(self.numpy()[plain if isinstance(index, tuple) else plain[0]])
+            parts = tuple(p._array() if isinstance(p, Shaping) else p for p in parts)
+            return self._wrap(plain(self)[parts if isinstance(index, tuple) else parts[0]])
         start, step, count, sizes = found
         result = _core.slice(self, start, step, count)
         return result if count == sizes else _core.reshape(result, sizes)
@@ -204,23 +206,23 @@ class Shaping:
 
     def clone(self) -> "Tensor":
         """Return a copy."""
-        if self._recorded:
+        if self._records:
             return _core.reshape(self, self.shape)
-        return self._wrap(np.array(self.numpy()))
+        return self._wrap(np.array(self._array()))
 
     def detach(self) -> "Tensor":
-        """Return the numbers without what they were computed from."""
-        return self if self._recorded else self._wrap(self.numpy())
+        """Return the numbers without what they were computed from: no gradient flows through."""
+        return _core.detach(self) if self._recorded else self._wrap(self._array())
 
     def contiguous(self) -> "Tensor":
         """Return the tensor in C order."""
-        if self._recorded or self.numpy().flags.c_contiguous:
+        if self._records or self._array().flags.c_contiguous:
             return self
-        return self._wrap(np.ascontiguousarray(self.numpy()))
+        return self._wrap(np.ascontiguousarray(self._array()))
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie in C order."""
-        return self._recorded or self.numpy().flags.c_contiguous
+        return self._recorded or self._array().flags.c_contiguous
 
     # --- types
 
@@ -232,7 +234,7 @@ class Shaping:
             raise ValueError(f"lucid_c computes on CPUs only, not on {str(target)!r}")
         if np.dtype(target).kind not in "iub" and np.dtype(target) != np.float32:
             raise ValueError(f"floats are float32 in lucid_c, not {np.dtype(target)}")
-        return self._wrap(self.numpy().astype(target))
+        return self._wrap(self._array().astype(target))
 
     def cpu(self) -> "Tensor":
         """Return the tensor itself."""

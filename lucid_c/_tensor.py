@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from . import _core
+from ._gradients import Gradients
 from ._reducing import Reducing
 from ._shaping import Shaping, axis_of
 
@@ -31,7 +32,18 @@ _OPERANDS = (_core.Tensor, int, float, np.ndarray, np.generic)
 
 def contents(x: Any) -> Any:
     """Return the array of a tensor, and anything else as it is."""
-    return x.numpy() if isinstance(x, _core.Tensor) else x
+    return x._array() if isinstance(x, _core.Tensor) else x
+
+
+def plain(x: Any) -> Any:
+    """Return `contents` for what NumPy computes: where a gradient would be cut, it is an error."""
+    array = contents(x)
+    if isinstance(x, _core.Tensor) and x._records and not x._is_param:
+        raise RuntimeError(
+            "this operation has no gradient, and its operand requires one; use detach(), or "
+            "compute under no_grad()"
+        )
+    return array
 
 
 def as_tensor(x: Any) -> "Tensor":
@@ -48,7 +60,7 @@ def _is_single(x: Any) -> bool:
 def as_single(x: Any) -> Any:
     """Return what the core takes as a float32 operand: whole numbers and masks are converted."""
     if isinstance(x, _core.Tensor):
-        return x if x._is_float32 else x.numpy().astype(np.float32)
+        return x if x._is_float32 else x._array().astype(np.float32)
     if isinstance(x, (np.ndarray, np.generic)):
         return x if x.dtype.kind == "f" else x.astype(np.float32)
     return float(x) if isinstance(x, bool) else x
@@ -80,7 +92,7 @@ def _numpy_operator(function: Any, reflected: bool = False) -> Any:
         if _is_single(a) or _is_single(b):
             a, b = as_single(a), as_single(b)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return Tensor(function(contents(a), contents(b)))
+            return Tensor(function(plain(a), plain(b)))
 
     return apply
 
@@ -123,12 +135,12 @@ def _comparison(function: Any) -> Any:
     def apply(self: "Tensor", other: Any) -> Any:
         if not isinstance(other, (*_OPERANDS, list, tuple)):
             return NotImplemented
-        return Tensor(function(self.numpy(), contents(other)))
+        return Tensor(function(self._array(), contents(other)))
 
     return apply
 
 
-class Tensor(Shaping, Reducing, _core.Tensor):
+class Tensor(Shaping, Reducing, Gradients, _core.Tensor):
     """A NumPy array, wrapped without a copy, or a value inside of a model's `forward`.
 
     Within a `forward` operators on tensors are recorded and run at the end of the outermost
@@ -145,7 +157,7 @@ class Tensor(Shaping, Reducing, _core.Tensor):
     dtype : dtype, optional
         The type to convert to: float32, an integer type or bool.
     requires_grad : bool, optional
-        Kept for training.
+        Whether gradients with respect to it are computed; float32 only.
     """
 
     __slots__ = ("__weakref__",)
@@ -172,7 +184,7 @@ class Tensor(Shaping, Reducing, _core.Tensor):
         """The NumPy type of the numbers; nothing is run to find it."""
         if self._is_float32:
             return _FLOAT32
-        return np.dtype(np.int64) if self._recorded else self.numpy().dtype
+        return np.dtype(np.int64) if self._recorded else self._array().dtype
 
     @property
     def ndim(self) -> int:
@@ -209,11 +221,11 @@ class Tensor(Shaping, Reducing, _core.Tensor):
 
     def item(self) -> Any:
         """Return the only element as a Python number."""
-        return self.numpy().item()
+        return self._array().item()
 
     def tolist(self) -> Any:
         """Return the elements as nested lists."""
-        return self.numpy().tolist()
+        return self._array().tolist()
 
     def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -234,10 +246,10 @@ class Tensor(Shaping, Reducing, _core.Tensor):
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return contents(value) in self.numpy()
+        return contents(value) in self._array()
 
     def __bool__(self) -> bool:
-        return bool(self.numpy())
+        return bool(self._array())
 
     def __float__(self) -> float:
         return float(self.item())
@@ -246,7 +258,7 @@ class Tensor(Shaping, Reducing, _core.Tensor):
         return int(self.item())
 
     def __index__(self) -> int:
-        return self.numpy().__index__()
+        return self._array().__index__()
 
     def __format__(self, spec: str) -> str:
         return format(self.item() if spec and not self.shape else str(self), spec)
@@ -255,16 +267,20 @@ class Tensor(Shaping, Reducing, _core.Tensor):
         name = type(self).__name__
         if self._recorded:
             return f"{name}(recorded, shape={self.shape})"
-        array = self.numpy()
+        array = self._array()
         text = np.array2string(array, separator=", ", prefix=name + "(")
         note = "" if array.dtype in (np.float32, np.int64, np.bool) else f", dtype={array.dtype}"
         empty = f", shape={array.shape}" if not array.size else ""
+        if not self._is_param and self.requires_grad:
+            note += ", requires_grad=True"
         return f"{name}({text}{empty}{note})"
 
     def __reduce__(self) -> tuple:
         if self._is_param:
             return _restore, (self.numpy(), isinstance(self, Parameter), self.requires_grad)
-        return type(self), (self.numpy(), None, self.requires_grad)
+        if not self.is_leaf:
+            raise RuntimeError("a tensor with a history cannot be copied or pickled; use detach()")
+        return type(self), (self._array(), None, self.requires_grad)
 
     def __deepcopy__(self, memo: dict) -> "Tensor":
         function, args = self.__reduce__()
@@ -273,6 +289,9 @@ class Tensor(Shaping, Reducing, _core.Tensor):
     # --- writing
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if not self._is_param:
+            plain(self)
+            value = plain(value)
         value = contents(value)
         if isinstance(index, tuple):
             index = tuple(contents(i) for i in index)
@@ -297,20 +316,20 @@ class Tensor(Shaping, Reducing, _core.Tensor):
         """Set all elements to zero."""
         return self.fill_(0)
 
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Set `requires_grad`."""
-        self.requires_grad = requires_grad
-        return self
-
     def _update(self, kind: str, other: Any) -> Self:
-        if self._recorded or self._is_param:
+        tracked = any(isinstance(each, _core.Tensor) and each._records for each in (self, other))
+        if self._recorded or self._is_param or tracked:
+            if not self._is_param and self._records and self.is_leaf and self.requires_grad:
+                raise RuntimeError(
+                    "a leaf that requires gradients cannot be changed in place; use no_grad()"
+                )
             result = arithmetic(kind, self, other)
             if result.shape != self.shape:
                 raise ValueError(f"shape {result.shape} cannot be written into {self.shape}")
-            if self._recorded:
-                self._become(result)
-            else:
+            if self._is_param:
                 self[...] = result
+            else:
+                self._become(result)
         else:
             array = self._own()
             _NUMPY[kind](array, contents(other), out=array, casting="same_kind")
@@ -353,11 +372,11 @@ class Tensor(Shaping, Reducing, _core.Tensor):
         if rounding_mode is None:
             return result
         floats = any(np.asarray(contents(each)).dtype.kind == "f" for each in (self, other))
-        whole = np.trunc(result.numpy())
+        whole = np.trunc(plain(result))
         return Tensor(whole if floats else whole.astype(np.int64))
 
     def __invert__(self) -> "Tensor":
-        return Tensor(np.invert(self.numpy()))
+        return Tensor(np.invert(self._array()))
 
     def __pos__(self) -> "Tensor":
         return self
@@ -381,7 +400,7 @@ class Tensor(Shaping, Reducing, _core.Tensor):
     def _unary(self, kind: str) -> "Tensor":
         if self._is_float32:
             return _core.unary(kind, self)
-        return Tensor((_NUMPY.get(kind) or getattr(np, kind))(self.numpy()))
+        return Tensor((_NUMPY.get(kind) or getattr(np, kind))(self._array()))
 
     def neg(self) -> "Tensor":
         """Return the negative."""
@@ -437,7 +456,7 @@ class Tensor(Shaping, Reducing, _core.Tensor):
             if limit is not None and not isinstance(limit, (int, float, np.number)):
                 raise TypeError(f"{name} must be a number or a tensor, not {limit!r}")
         if not self._is_float32:
-            low = self.numpy() if min is None else np.maximum(self.numpy(), min)
+            low = self._array() if min is None else np.maximum(self._array(), min)
             return Tensor(low if max is None else np.minimum(low, max))
         low, high = (-math.inf if min is None else min), (math.inf if max is None else max)
         return _core.clamp(self, float(low), float(high))
@@ -454,7 +473,7 @@ class Parameter(Tensor):
     data : array_like
         Floats.
     requires_grad : bool, optional
-        Kept for training.
+        Whether it is trained.
     """
 
     __slots__ = ()
@@ -499,9 +518,9 @@ def tensor(data: ArrayLike, dtype: DTypeLike = None, requires_grad: bool = False
     dtype : dtype, optional
         The type to convert to.
     requires_grad : bool, optional
-        Kept for training.
+        Whether gradients with respect to it are computed; float32 only.
     """
-    return Tensor(np.array(Tensor(data, dtype).numpy()), requires_grad=requires_grad)
+    return Tensor(np.array(Tensor(data, dtype)._array()), requires_grad=requires_grad)
 
 
 def from_numpy(array: np.ndarray) -> Tensor:

@@ -236,7 +236,7 @@ def cat(tensors: Sequence[ArrayLike], dim: int = 0) -> Tensor:
     items = [each for each in items if each.shape != (0,)] or items[:1]
     if not items or single:
         return _core.cat([as_single(each) for each in items], dim)
-    return Tensor(np.concatenate([each.numpy() for each in items], dim))
+    return Tensor(np.concatenate([each._array() for each in items], dim))
 
 
 def stack(tensors: Sequence[ArrayLike], dim: int = 0) -> Tensor:

@@ -134,7 +134,7 @@ def violations(root):
 def test_the_laws_of_csrc():
     if not CSRC.is_dir():
         pytest.skip("the sources are not here")
-    assert {"base", "kernels", "ops", "graph", "nn", "models", "binding", "include"} <= {
+    assert {"base", "kernels", "ops", "graph", "nn", "models", "train", "binding", "include"} <= {
         p.name for p in CSRC.iterdir() if p.is_dir()
     }
     assert len(sources(CSRC)) > 20

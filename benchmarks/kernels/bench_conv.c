@@ -1,24 +1,25 @@
 /* Times lc_op_conv2d (and lc_op_linear) on the layers of resnet_50, checks every result against a
  * float64 loop.
  *
- *     gcc -std=c11 -O2 -Icsrc benchmarks/kernels/bench_conv.c build/c/liblucid_c.a -fopenmp -lm
- *     ./a.out [-b batch] [-t threads] [-c] [-n] [-w] [-s seconds] [name ...]
+ *     make -C benchmarks/kernels run ARGS="[-b batch] [-t threads] [-c] [-n] [-w] [-s seconds]
+ *                                          [name ...]"
  *
  * -c: cold, weights of each call are other memory (as in a real model); -n: no check; -w: wall time
  * rather than the CPU time of the busiest thread; names: substrings of layer names. The share is
  * that of the FMA peak of one thread, measured here, times threads. GFLOP/s count 2 flops per
- * multiply-add, those with padding included. */
+ * multiply-add of direct sums, those with padding included. A layer that gets another algorithm is
+ * also timed with direct sums, in a line of its own that the totals leave out. */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
-#include <immintrin.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/mem.h"
 #include "base/random.h"
 #include "base/threads.h"
+#include "bench_util.h"
+#include "ops/conv_form.h"
 #include "ops/ops.h"
 
 typedef struct layer {
@@ -66,56 +67,6 @@ static const layer layers[] = {
     {"depthwise 3x3 256@28", 0, 256, 28, 256, 3, 1, 256},
 };
 
-/* --- the peak: independent chains of FMA in registers */
-
-#define CHAINS(V, SET1, FMA)                                                                       \
-    V s[12], a = SET1(1.0f + (float)rounds * 1e-12f), b = SET1(0.0f);                              \
-    for (int i = 0; i < 12; i++)                                                                   \
-        s[i] = SET1((float)i);                                                                     \
-    for (int64_t r = 0; r < rounds; r++) {                                                         \
-        _Pragma("GCC unroll 12") for (int i = 0; i < 12; i++) s[i] = FMA(a, s[i], b);              \
-        __asm__ volatile("" : "+x"(a));                                                            \
-    }                                                                                              \
-    for (int i = 1; i < 12; i++)                                                                   \
-        s[0] = FMA(s[i], a, s[0]);                                                                 \
-    return (float)s[0][0];
-
-static __attribute__((target("avx2,fma"))) float chains_avx2(int64_t rounds)
-{
-    CHAINS(__m256, _mm256_set1_ps, _mm256_fmadd_ps)
-}
-
-static __attribute__((target("avx512f"))) float chains_avx512(int64_t rounds)
-{
-    CHAINS(__m512, _mm512_set1_ps, _mm512_fmadd_ps)
-}
-
-static volatile float sink;
-static const int64_t peak_rounds = 100000;
-
-/* CPU time of this thread: what other processes do hardly matters. */
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static double peak_gflops(lc_isa isa, int threads)
-{
-    double best = 0;
-    if (isa == LC_ISA_SCALAR)
-        return 1;
-    for (int i = 0; i < 200; i++) {
-        double t = now();
-        sink = isa == LC_ISA_AVX512 ? chains_avx512(peak_rounds) : chains_avx2(peak_rounds);
-        t = now() - t;
-        double g = 2.0 * 12 * (isa == LC_ISA_AVX512 ? 16 : 8) * (double)peak_rounds / t * 1e-9;
-        best = g > best ? g : best;
-    }
-    return best * threads;
-}
-
 /* --- running a step as the graph's runner does */
 
 typedef struct job {
@@ -153,28 +104,6 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static float *blocked_random(const lc_desc *d, uint64_t stream)
-{
-    float *p = lc_alloc_zero(lc_desc_bytes(d));
-    int64_t plane = d->dim[2] * d->dim[3], b = d->layout.block, slots = lc_desc_padded_channels(d);
-    float *row = lc_alloc((size_t)plane * 4);
-    for (int64_t n = 0; n < d->dim[0]; n++)
-        for (int64_t c = 0; c < d->dim[1]; c++) {
-            int64_t slot = lc_desc_channel_slot(d, c);
-            lc_random_normal(row, plane, 1, stream, (n * d->dim[1] + c) * plane, 0, 1);
-            for (int64_t i = 0; i < plane; i++)
-                p[((n * slots / b + slot / b) * plane + i) * b + slot % b] = row[i];
-        }
-    lc_free(row);
-    return p;
-}
-
-static double element(const lc_desc *d, const float *p, int64_t n, int64_t c, int64_t hw)
-{
-    int64_t plane = d->dim[2] * d->dim[3], b = d->layout.block, slot = lc_desc_channel_slot(d, c);
-    return p[((n * lc_desc_padded_channels(d) / b + slot / b) * plane + hw) * b + slot % b];
-}
-
 /* Largest error relative to the largest result, at a few thousand places, against float64. */
 static double conv_error(const layer *l, const lc_desc *x, const float *px, const float *w,
                          const lc_desc *y, const float *py)
@@ -202,6 +131,21 @@ static double conv_error(const layer *l, const lc_desc *x, const float *px, cons
     return worst / largest;
 }
 
+/* The same for a linear layer, every result. */
+static double linear_error(const layer *l, int64_t batch, const float *x, const float *w,
+                           const float *y)
+{
+    double worst = 0, largest = 0;
+    for (int64_t i = 0; i < batch * l->oc; i++) {
+        double sum = 0;
+        for (int64_t c = 0; c < l->ic; c++)
+            sum += (double)w[i % l->oc * l->ic + c] * x[i / l->oc * l->ic + c];
+        worst = fmax(worst, fabs(sum - y[i]));
+        largest = fmax(largest, fabs(sum));
+    }
+    return worst / largest;
+}
+
 typedef struct options {
     int64_t batch;
     int threads, cold, check, wall;
@@ -211,9 +155,11 @@ typedef struct options {
 typedef struct result {
     double seconds, macs, error;
     const char *algorithm;
+    int direct; /* by direct sums */
 } result;
 
-static result bench(const layer *l, const options *o, const lc_kernels *k)
+/* direct: with direct sums, whatever is chosen for the layer. */
+static result bench(const layer *l, const options *o, const lc_kernels *k, int direct)
 {
     const int fc = l->kernel == 0;
     const lc_op *op = fc ? &lc_op_linear : &lc_op_conv2d;
@@ -261,7 +207,10 @@ static result bench(const layer *l, const options *o, const lc_kernels *k)
     lc_desc w_desc = in[1];
     lc_pack_spec spec;
     op->pack(attr, 2, in, &out, k, &spec);
-    op->set_packed(attr, 2, in);
+    op->set_packed(attr, 2, in, &spec);
+    if (direct && !fc)
+        ((lc_conv_pack_attr *)(void *)spec.attr)->algorithm = ca.algorithm = LC_CONV_DIRECT;
+    r.direct = fc || ca.algorithm == LC_CONV_DIRECT;
     spec.op->infer(spec.attr, 1, &w_desc, &n_out, &in[1]);
     int copies = o->cold ? (int)(80e6 / (double)lc_desc_bytes(&in[1])) + 1 : 1;
     copies = copies > 200 ? 200 : copies;
@@ -330,8 +279,8 @@ static result bench(const layer *l, const options *o, const lc_kernels *k)
     }
     qsort(samples, (size_t)n, sizeof *samples, by_value);
     r.seconds = samples[n / 20]; /* neighbours only ever slow us down */
-    if (o->check && !fc)
-        r.error = conv_error(l, &in[0], x, w, &out, y);
+    if (o->check)
+        r.error = fc ? linear_error(l, o->batch, x, w, y) : conv_error(l, &in[0], x, w, &out, y);
     for (int i = 0; i < copies; i++)
         lc_free(blobs[i]);
     for (int i = 0; i < o->threads; i++)
@@ -350,6 +299,16 @@ static int wanted(const layer *l, int argc, char **argv)
         if (strstr(l->name, argv[i]))
             return 1;
     return argc == 0;
+}
+
+/* Prints a line; 1 if the error is too large. */
+static int report(const layer *l, const options *o, const result *r, double peak)
+{
+    double g = 2 * r->macs / r->seconds * 1e-9;
+    printf("%-22s %2d %10.1f %10.1f %6.1f%%  %9.1e  %s\n", l->name, l->count,
+           r->seconds * 1e6 / (double)o->batch, g, 100 * g / peak, r->error, r->algorithm);
+    fflush(stdout);
+    return r->error > 5e-6;
 }
 
 int main(int argc, char **argv)
@@ -383,12 +342,12 @@ int main(int argc, char **argv)
         const layer *l = &layers[i];
         if (!wanted(l, argc - at, argv + at))
             continue;
-        result r = bench(l, &o, k);
-        double g = 2 * r.macs / r.seconds * 1e-9;
-        printf("%-22s %2d %10.1f %10.1f %6.1f%%  %9.1e  %s\n", l->name, l->count,
-               r.seconds * 1e6 / (double)o.batch, g, 100 * g / peak, r.error, r.algorithm);
-        fflush(stdout);
-        bad += r.error > 5e-6;
+        result r = bench(l, &o, k, 0);
+        bad += report(l, &o, &r, peak);
+        if (!r.direct) {
+            result sums = bench(l, &o, k, 1);
+            bad += report(l, &o, &sums, peak);
+        }
         seconds += l->count * r.seconds;
         macs += l->count * r.macs;
     }

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/threads.h"
+
 /* Philox4x32-10, with the constants of the paper and of Random123. */
 #define MUL0 0xD2511F53u
 #define MUL1 0xCD9E8D57u
@@ -127,4 +129,30 @@ void lc_random_normal(float *out, int64_t n, uint64_t seed, uint64_t stream, int
                       float mean, float std)
 {
     fill(out, n, seed, stream, first, make_normal, mean, std);
+}
+
+static lc_random_state state; /* guarded by LC_LOCK_RANDOM */
+
+lc_random_state lc_random_take(void)
+{
+    lc_lock_take(LC_LOCK_RANDOM);
+    lc_random_state taken = state;
+    state.stream++;
+    lc_lock_give(LC_LOCK_RANDOM);
+    return taken;
+}
+
+lc_random_state lc_random_get(void)
+{
+    lc_lock_take(LC_LOCK_RANDOM);
+    lc_random_state copy = state;
+    lc_lock_give(LC_LOCK_RANDOM);
+    return copy;
+}
+
+void lc_random_set(lc_random_state next)
+{
+    lc_lock_take(LC_LOCK_RANDOM);
+    state = next;
+    lc_lock_give(LC_LOCK_RANDOM);
 }

@@ -18,4 +18,13 @@ void lc_random_uniform(float *out, int64_t n, uint64_t seed, uint64_t stream, in
 void lc_random_normal(float *out, int64_t n, uint64_t seed, uint64_t stream, int64_t first,
                       float mean, float std);
 
+/* The seed of the process and the next stream of it (0 and 0 at first): who needs random numbers
+ * takes a stream, which nobody else gets. */
+typedef struct lc_random_state {
+    uint64_t seed, stream;
+} lc_random_state;
+lc_random_state lc_random_take(void);
+lc_random_state lc_random_get(void); /* without taking it */
+void lc_random_set(lc_random_state state);
+
 #endif

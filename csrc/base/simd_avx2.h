@@ -123,7 +123,8 @@ static inline lc_v lc_v_relu(lc_v a)
     return _mm256_max_ps(_mm256_setzero_ps(), a);
 }
 
-/* Lanes: the first n of them (n may lie outside 0 .. LC_VLEN), where a > b, and m ? a : b. */
+/* Lanes: the first n of them (n may lie outside 0 .. LC_VLEN); where a > b, a == b (never where
+ * either is NaN); and m ? a : b. */
 static inline lc_vm lc_v_first(int n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -132,6 +133,11 @@ static inline lc_vm lc_v_first(int n)
 static inline lc_vm lc_v_gt(lc_v a, lc_v b)
 {
     return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+
+static inline lc_vm lc_v_eq(lc_v a, lc_v b)
+{
+    return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
 }
 
 static inline lc_v lc_v_select(lc_vm m, lc_v a, lc_v b)
@@ -194,6 +200,18 @@ static inline __attribute__((always_inline)) void lc_v_fma_pair(lc_v *a, lc_v *b
             "vfmadd231ps %5, %2, %1"
             : "+x"(*a), "+x"(*b), "=&x"(t)
             : "m"(*x), "x"(v), "x"(w));
+}
+
+static inline __attribute__((always_inline)) void
+lc_v_fma_triple(lc_v *a, lc_v *b, lc_v *c, const float *x, lc_v u, lc_v v, lc_v w)
+{
+    lc_v t;
+    __asm__("vbroadcastss %4, %3\n\t"
+            "vfmadd231ps %5, %3, %0\n\t"
+            "vfmadd231ps %6, %3, %1\n\t"
+            "vfmadd231ps %7, %3, %2"
+            : "+x"(*a), "+x"(*b), "+x"(*c), "=&x"(t)
+            : "m"(*x), "x"(u), "x"(v), "x"(w));
 }
 
 static inline __attribute__((always_inline)) void lc_v_fma_one(lc_v *a, const float *x, lc_v w)

@@ -134,6 +134,11 @@ static inline lc_vm lc_v_gt(lc_v a, lc_v b)
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
 }
 
+static inline lc_vm lc_v_eq(lc_v a, lc_v b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
+
 static inline lc_v lc_v_select(lc_vm m, lc_v a, lc_v b)
 {
     return _mm512_mask_mov_ps(b, m, a);
@@ -184,6 +189,15 @@ static inline __attribute__((always_inline)) void lc_v_fma_pair(lc_v *a, lc_v *b
     lc_v t = lc_v_broadcast(x);
     *a = lc_v_fma(t, v, *a);
     *b = lc_v_fma(t, w, *b);
+}
+
+static inline __attribute__((always_inline)) void
+lc_v_fma_triple(lc_v *a, lc_v *b, lc_v *c, const float *x, lc_v u, lc_v v, lc_v w)
+{
+    lc_v t = lc_v_broadcast(x);
+    *a = lc_v_fma(t, u, *a);
+    *b = lc_v_fma(t, v, *b);
+    *c = lc_v_fma(t, w, *c);
 }
 
 static inline __attribute__((always_inline)) void lc_v_fma_one(lc_v *a, const float *x, lc_v w)

@@ -124,6 +124,13 @@ static inline lc_vm lc_v_gt(lc_v a, lc_v b)
     return (lc_vm)(lo | hi << 8);
 }
 
+static inline lc_vm lc_v_eq(lc_v a, lc_v b)
+{
+    int lo = _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ));
+    int hi = _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ));
+    return (lc_vm)(lo | hi << 8);
+}
+
 /* The mask in the form that AVX2 wants: all ones or all zeros per lane. */
 static inline lc_vi lc_vm_spread(lc_vm m)
 {

@@ -63,10 +63,10 @@ typedef struct choice {
 static atomic_int in_force; /* a packed choice */
 static atomic_int in_use;   /* threads that acquire has given out */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_mutex_t locks[LC_LOCK_COUNT] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER,
-                                               PTHREAD_MUTEX_INITIALIZER,
-                                               PTHREAD_MUTEX_INITIALIZER};
-_Static_assert(LC_LOCK_COUNT == 4, "one initializer for each lock");
+static pthread_mutex_t locks[LC_LOCK_COUNT] = {
+    PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER,
+    PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
+_Static_assert(LC_LOCK_COUNT == 6, "one initializer for each lock");
 
 static void pack(choice c)
 {
@@ -368,6 +368,26 @@ static void run_alone(lc_region_fn fn, void *ctx)
     own.alone--;
 }
 
+/* Where a team meets. Not OpenMP's barrier, which spins for milliseconds: where other programs want
+ * the cores as well, the thread that everybody waits for may be the one that does not run. */
+typedef struct meeting {
+    atomic_int arrived;
+    atomic_uint turn;
+} meeting;
+static _Thread_local meeting *current; /* of the region that this thread is in */
+static _Thread_local int team_size;
+
+#define MAX_SPINS 2000 /* about 10 to 100 us, then the processor is offered to others */
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#else
+    sched_yield();
+#endif
+}
+
 void lc_parallel(int want, lc_region_fn fn, void *ctx)
 {
     ready();
@@ -379,14 +399,34 @@ void lc_parallel(int want, lc_region_fn fn, void *ctx)
         run_alone(fn, ctx);
         return;
     }
+    meeting m;
+    atomic_init(&m.arrived, 0);
+    atomic_init(&m.turn, 0);
 #pragma omp parallel num_threads(want)
-    fn(ctx, omp_get_thread_num(), omp_get_num_threads());
+    {
+        current = &m;
+        team_size = omp_get_num_threads();
+        fn(ctx, omp_get_thread_num(), team_size);
+        current = NULL;
+    }
 }
 
 void lc_barrier(void)
 {
-    if (own.alone == 0) {
-#pragma omp barrier
+    meeting *m = current;
+    if (own.alone != 0 || !m)
+        return;
+    const unsigned turn = atomic_load_explicit(&m->turn, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&m->arrived, 1, memory_order_acq_rel) == team_size - 1) {
+        atomic_store_explicit(&m->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&m->turn, turn + 1, memory_order_release);
+        return;
+    }
+    for (int spins = 0; atomic_load_explicit(&m->turn, memory_order_acquire) == turn; spins++) {
+        if (spins < MAX_SPINS)
+            relax();
+        else
+            sched_yield();
     }
 }
 

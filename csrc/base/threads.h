@@ -53,6 +53,8 @@ typedef enum lc_lock {
     LC_LOCK_PACKS,
     LC_LOCK_THREADS,
     LC_LOCK_MODEL,
+    LC_LOCK_TUNING,
+    LC_LOCK_RANDOM,
     LC_LOCK_COUNT
 } lc_lock;
 void lc_lock_take(lc_lock which);

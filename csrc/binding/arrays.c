@@ -34,6 +34,32 @@ PyArrayObject *lcpy_float_array(PyObject *obj, const char *what)
     return array;
 }
 
+PyArrayObject *lcpy_number_array(PyObject *obj, const char *what)
+{
+    if (lcpy_is_tensor(obj)) {
+        PyObject *contents = lcpy_tensor_array((lcpy_tensor *)obj);
+        PyArrayObject *array = contents ? lcpy_number_array(contents, what) : NULL;
+        Py_XDECREF(contents);
+        return array;
+    }
+    PyArrayObject *any = (PyArrayObject *)PyArray_FromAny(obj, NULL, 0, 0, 0, NULL);
+    if (!any)
+        return NULL;
+    PyArrayObject *array;
+    if (PyTypeNum_ISINTEGER(PyArray_TYPE(any)))
+        array = (PyArrayObject *)PyArray_FromArray(any, PyArray_DescrFromType(NPY_INT64),
+                                                   NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED |
+                                                       NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_FORCECAST);
+    else if (PyTypeNum_ISFLOAT(PyArray_TYPE(any)))
+        array = lcpy_float_array((PyObject *)any, what);
+    else
+        array = (PyArrayObject *)PyErr_Format(PyExc_TypeError,
+                                              "%s must hold integers or floats, not %S", what,
+                                              (PyObject *)PyArray_DESCR(any));
+    Py_DECREF(any);
+    return array;
+}
+
 int lcpy_desc_of(PyArrayObject *array, lc_desc *out)
 {
     int64_t dim[LC_MAX_RANK];

@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "binding/core.h"
+#include "graph/roofline.h"
 
 static PyObject *config(PyObject *module, PyObject *unused)
 {
@@ -80,19 +81,19 @@ static PyObject *profile_dict(const lc_profile *p)
     PyObject *rows = PyList_New(0);
     for (int i = 0; rows && i < p->count; i++) {
         const lc_profile_row *r = &p->rows[i];
-        PyObject *row = Py_BuildValue("{sssssdsLsLsNsN}", "op", r->op, "algorithm", r->algorithm,
-                                      "seconds", r->seconds, "macs", (long long)r->macs, "bytes",
-                                      (long long)r->bytes, "in_shape", lcpy_shape_tuple(&r->in0),
-                                      "out_shape", lcpy_shape_tuple(&r->out0));
+        PyObject *row = Py_BuildValue(
+            "{sssssssdsLsLsNsN}", "scope", r->scope, "op", r->op, "algorithm", r->algorithm,
+            "seconds", r->seconds, "macs", (long long)r->macs, "bytes", (long long)r->bytes,
+            "in_shape", lcpy_shape_tuple(&r->in0), "out_shape", lcpy_shape_tuple(&r->out0));
         if (!row || PyList_Append(rows, row) < 0)
             Py_CLEAR(rows);
         Py_XDECREF(row);
     }
     if (!rows)
         return NULL;
-    return Py_BuildValue("{sNsLsLsL}", "rows", rows, "arena_bytes", (long long)p->arena_bytes,
-                         "arena_bound", (long long)p->arena_bound, "constant_bytes",
-                         (long long)p->constant_bytes);
+    return Py_BuildValue("{sNsisLsLsL}", "rows", rows, "threads", p->threads, "arena_bytes",
+                         (long long)p->arena_bytes, "arena_bound", (long long)p->arena_bound,
+                         "constant_bytes", (long long)p->constant_bytes);
 }
 
 static PyObject *profile_call(PyObject *module, PyObject *args)
@@ -118,6 +119,25 @@ static PyObject *profile_call(PyObject *module, PyObject *args)
         return NULL;
     }
     return Py_BuildValue("(NN)", result, dict);
+}
+
+static PyObject *roofline(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    int64_t threads;
+    lc_roofline r;
+    lc_status status;
+    if (lcpy_ints(arg, "threads", 1, &threads))
+        return NULL;
+    if (threads < 1 || threads > LC_MAX_THREADS) {
+        PyErr_Format(PyExc_ValueError, "threads must be 1 to %d, got %lld", LC_MAX_THREADS,
+                     (long long)threads);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS status = lc_roofline_measure((int)threads, &r);
+    Py_END_ALLOW_THREADS return lcpy_check(status)
+        ? NULL
+        : Py_BuildValue("(ddi)", r.flops, r.bytes, r.threads);
 }
 
 /* --- parameters' contents */
@@ -319,7 +339,37 @@ static PyObject *random_uniform(PyObject *module, PyObject *args)
     return random_fill(args, lc_random_uniform);
 }
 
+static PyObject *state_tuple(lc_random_state state)
+{
+    return Py_BuildValue("(KK)", (unsigned long long)state.seed, (unsigned long long)state.stream);
+}
+
+static PyObject *random_take(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return state_tuple(lc_random_take());
+}
+
+static PyObject *random_get(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return state_tuple(lc_random_get());
+}
+
+static PyObject *random_set(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned long long seed, stream;
+    if (!PyArg_ParseTuple(args, "KK:random_set", &seed, &stream))
+        return NULL;
+    lc_random_set((lc_random_state){seed, stream});
+    Py_RETURN_NONE;
+}
+
 PyMethodDef lcpy_config_methods[] = {
+    {"random_take", random_take, METH_NOARGS, "(seed, a stream of it that nobody else gets)"},
+    {"random_get", random_get, METH_NOARGS, "(seed, the next stream)"},
+    {"random_set", random_set, METH_VARARGS, "random_set(seed, the next stream)"},
     {"config", config, METH_NOARGS, "What this process runs with, as a dict."},
     {"set_num_threads", set_num_threads, METH_O, "Sets the number of threads of later runs."},
     {"get_num_threads", get_num_threads, METH_NOARGS, "The number of threads of later runs."},
@@ -329,7 +379,9 @@ PyMethodDef lcpy_config_methods[] = {
      "The plan cache: plans, hits, misses, bytes of idle arenas."},
     {"clear_plans", clear_plans, METH_NOARGS, "Drops all plans and their arenas."},
     {"profile", profile_call, METH_VARARGS,
-     "profile(callable, *args) -> (result, description of the last run)"},
+     "profile(callable, *args) -> (result, description of the runs)"},
+    {"roofline", roofline, METH_O,
+     "roofline(threads) -> (flops per second, bytes per second, threads), measured once each"},
     {"fresh", fresh, METH_O,
      "fresh([parameter, ...]) -> arrays of their shapes, to be filled and committed."},
     {"commit", commit, METH_O,

@@ -17,6 +17,7 @@
 #include <numpy/arrayobject.h>
 
 #include "graph/profile.h"
+#include "graph/tape.h"
 #include "models/resnet.h"
 #include "nn/layers.h"
 
@@ -29,8 +30,10 @@ int lcpy_check(lc_status status);
 /* --- what the module keeps (core_module.c); one interpreter, one instance */
 typedef struct lcpy_state {
     PyTypeObject *tensor_base, *module_base; /* the C types */
+    PyTypeObject *segment_type;
     PyObject *tensor_class, *parameter_class,
         *module_class;        /* their Python subclasses, registered by the facade */
+    PyObject *slot_class;     /* what keeps gradient and hooks of a tensor */
     PyObject *module_classes; /* dict: class name in C -> Python class */
 } lcpy_state;
 extern lcpy_state lcpy;
@@ -40,6 +43,8 @@ extern lcpy_state lcpy;
  * are converted, scalars are 0-d). TypeError that names `what` and the dtype for anything else;
  * Python ints and floats are taken. New reference. */
 PyArrayObject *lcpy_float_array(PyObject *obj, const char *what);
+/* The same, or of int64 if `obj` holds integers (not bools). */
+PyArrayObject *lcpy_number_array(PyObject *obj, const char *what);
 /* Desc of an array's shape; -1 with an exception for rank > 8. */
 int lcpy_desc_of(PyArrayObject *array, lc_desc *out);
 /* A fresh array for a desc (float32 or int64). */
@@ -67,6 +72,10 @@ typedef struct lcpy_tensor {
     lc_value value;
     int lost; /* its recording was discarded by an error: using it raises */
     int requires_grad;
+    /* History: output `out` of `node` (a segment, or a node written in Python); NULL: none. */
+    PyObject *node;
+    int out;
+    PyObject *slot; /* gradient and hooks of a leaf that is no parameter; NULL until needed */
 } lcpy_tensor;
 
 int lcpy_is_tensor(PyObject *obj);
@@ -93,6 +102,9 @@ int lcpy_leave(lcpy_recording *r, int ok);
 lcpy_recording *lcpy_suspend(void);
 void lcpy_resume(lcpy_recording *r);
 int lcpy_is_nested(const lcpy_recording *r); /* Python code is at work within an outer call */
+/* The module whose forward, in Python, is at work in the recording: the innermost one, borrowed, or
+ * NULL. Sets it and returns the one before. */
+lc_module *lcpy_set_host(lcpy_recording *r, lc_module *m);
 /* Runs what living tensors need so far; they become inputs and the recording goes on. */
 int lcpy_settle(lcpy_recording *r);
 void lcpy_unlink(lcpy_tensor *t);
@@ -101,13 +113,47 @@ void lcpy_unlink(lcpy_tensor *t);
  */
 lc_value lcpy_value_of(lcpy_recording *r, PyObject *obj, int private_copy, const char *what);
 
-/* Has this thread's runs from now on describe themselves in `into` (each replaces what the one
- * before wrote); NULL: no more. Returns what was set before. */
+/* --- gradients: whether they are kept, by thread */
+typedef enum lcpy_grad_mode { LCPY_GRAD_AUTO, LCPY_GRAD_OFF, LCPY_GRAD_ON } lcpy_grad_mode;
+lcpy_grad_mode lcpy_grad_get(void);
+void lcpy_grad_set(lcpy_grad_mode mode);
+/* From here on the recording's run keeps what backward needs (unless gradients are off). */
+void lcpy_keep_grads(lcpy_recording *r);
+int lcpy_keeps_grads(const lcpy_recording *r); /* NULL: outside of any recording */
+/* Gradients with respect to value v, an input, go to `edge`: (node, output) or a slot. */
+int lcpy_require_grad(lcpy_recording *r, lc_value v, PyObject *edge);
+/* Where the gradient of a tensor goes: (node, output), or its slot (made if need be); new
+ * reference. */
+PyObject *lcpy_edge_of(lcpy_tensor *t);
+/* The node of a kept run: `edges` per leaf of the tape (stolen), `arrays`: dict of what its inputs
+ * were. Takes the tape, also on failure. */
+PyObject *lcpy_segment_new(lc_tape *tape, PyObject *edges, PyObject *arrays);
+PyTypeObject *lcpy_segment_type(PyObject *module);
+
+/* Runs without the GIL: a stop check for this thread, and what takes and gives the GIL. */
+typedef struct lcpy_unlocked {
+    PyThreadState *thread;
+    lcpy_recording *outer;
+    lc_profile *profile;
+    lc_run_options options;
+} lcpy_unlocked;
+void lcpy_unlock(lcpy_unlocked *u);
+void lcpy_relock(lcpy_unlocked *u);
+
+/* Has this thread's runs from now on describe themselves in `into`, one after the other; NULL: no
+ * more. Returns what was set before. */
 lc_profile *lcpy_profile_runs(lc_profile *into);
 
+/* The number of an op's argument; what is done with it from here on is part of the recording.
+ * `integers`: it may hold integers. LC_NONE with an exception set. */
+lc_value lcpy_argument(lcpy_recording *r, PyObject *obj, const char *what, int integers);
 /* One op on tensors: appended to the current recording, or run at once. New reference. */
 PyObject *lcpy_apply(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
                      const char *const *names);
+/* The same for ops with an input 1 that may hold integers, or with a seed after the inputs. */
+enum { LCPY_INTEGERS = 1, LCPY_SEEDED = 2 };
+PyObject *lcpy_apply_as(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
+                        const char *const *names, unsigned flags);
 
 /* --- modules (py_module.c) */
 typedef struct lcpy_module {
@@ -125,9 +171,17 @@ int lcpy_module_assign(lcpy_module *self, lc_module *m);
 
 /* --- method tables, one per file */
 extern PyMethodDef lcpy_functional_methods[]; /* functional.c */
+extern PyMethodDef lcpy_loss_methods[];       /* losses.c: losses, dropout */
 extern PyMethodDef lcpy_layer_methods[];      /* layers.c: constructors of layers */
 extern PyMethodDef lcpy_model_methods[];      /* models.c */
 extern PyMethodDef lcpy_config_methods[];     /* config.c */
+extern PyMethodDef lcpy_recorded_methods[];   /* recorded.c */
+extern PyMethodDef lcpy_algorithm_methods[];  /* algorithms.c */
+
+/* Names of the kinds of ops, in the order of their enums, NULL at the end (functional.c). */
+extern const char *const lcpy_unary_kinds[], *const lcpy_binary_kinds[], *const lcpy_reduce_kinds[];
+extern PyMethodDef lcpy_autograd_methods[]; /* autograd.c */
+extern PyMethodDef lcpy_train_methods[];    /* train.c */
 
 /* Integers out of a Python int or sequence: exactly n numbers; an int stands for n equal ones. -1
  * with an exception that names `what`. */

@@ -34,10 +34,10 @@ static void replace(PyObject **slot, PyObject *value)
 static PyObject *register_classes(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     (void)module;
-    PyObject *tensor, *parameter, *cls, *classes;
-    static char *names[] = {"tensor", "parameter", "module", "classes", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!:register", names, &tensor, &parameter,
-                                     &cls, &PyDict_Type, &classes))
+    PyObject *tensor, *parameter, *cls, *classes, *slot;
+    static char *names[] = {"tensor", "parameter", "module", "classes", "slot", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!O:register", names, &tensor, &parameter,
+                                     &cls, &PyDict_Type, &classes, &slot))
         return NULL;
     PyObject *given[3] = {tensor, parameter, cls},
              *base[3] = {(PyObject *)lcpy.tensor_base, (PyObject *)lcpy.tensor_base,
@@ -55,19 +55,23 @@ static PyObject *register_classes(PyObject *module, PyObject *args, PyObject *kw
     replace(&lcpy.parameter_class, parameter);
     replace(&lcpy.module_class, cls);
     replace(&lcpy.module_classes, classes);
+    replace(&lcpy.slot_class, slot);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef own_methods[] = {
     {"register", (PyCFunction)(void (*)(void))register_classes, METH_VARARGS | METH_KEYWORDS,
-     "register(tensor, parameter, module, classes): the Python classes of what the core makes"},
+     "register(tensor, parameter, module, classes, slot): the Python classes of what the core "
+     "makes"},
     {NULL, NULL, 0, NULL},
 };
 
 static int add_methods(PyObject *module)
 {
-    PyMethodDef *tables[] = {own_methods, lcpy_functional_methods, lcpy_layer_methods,
-                             lcpy_model_methods, lcpy_config_methods};
+    PyMethodDef *tables[] = {own_methods,           lcpy_loss_methods,      lcpy_functional_methods,
+                             lcpy_layer_methods,    lcpy_model_methods,     lcpy_config_methods,
+                             lcpy_recorded_methods, lcpy_algorithm_methods, lcpy_autograd_methods,
+                             lcpy_train_methods};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
@@ -85,14 +89,17 @@ static int execute(PyObject *module)
         return -1;
     lcpy.tensor_base = lcpy_tensor_type(module);
     lcpy.module_base = lcpy_module_type(module);
+    lcpy.segment_type = lcpy_segment_type(module);
     lcpy.module_classes = PyDict_New();
-    if (!lcpy.tensor_base || !lcpy.module_base || !lcpy.module_classes)
+    if (!lcpy.tensor_base || !lcpy.module_base || !lcpy.segment_type || !lcpy.module_classes)
         return -1;
     lcpy.tensor_class = Py_NewRef((PyObject *)lcpy.tensor_base);
     lcpy.parameter_class = Py_NewRef((PyObject *)lcpy.tensor_base);
     lcpy.module_class = Py_NewRef((PyObject *)lcpy.module_base);
+    lcpy.slot_class = Py_NewRef((PyObject *)&PyBaseObject_Type);
     if (PyModule_AddObjectRef(module, "Tensor", (PyObject *)lcpy.tensor_base) < 0 ||
-        PyModule_AddObjectRef(module, "Module", (PyObject *)lcpy.module_base) < 0)
+        PyModule_AddObjectRef(module, "Module", (PyObject *)lcpy.module_base) < 0 ||
+        PyModule_AddObjectRef(module, "Segment", (PyObject *)lcpy.segment_type) < 0)
         return -1;
     return add_methods(module);
 }

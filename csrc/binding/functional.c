@@ -5,6 +5,12 @@
 #include "base/mem.h"
 #include "binding/core.h"
 
+const char *const lcpy_unary_kinds[] = {"relu",  "sigmoid", "exp", "log",  "sqrt",
+                                        "clamp", "neg",     "abs", "tanh", NULL};
+const char *const lcpy_binary_kinds[] = {"add",     "sub",     "mul", "div",
+                                         "maximum", "minimum", "pow", NULL};
+const char *const lcpy_reduce_kinds[] = {"sum", "mean", "max", "min", "argmax", NULL};
+
 /* Rank of a tensor or array-like without running anything; -1 with an exception. Array-likes are
  * converted once: *obj is replaced by a new reference that the caller releases. */
 static int rank_of(PyObject **obj, lc_desc *d)
@@ -84,15 +90,72 @@ static PyObject *matmul(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO:matmul", &inputs[0], &inputs[1]))
         return NULL;
     static const char *const names[] = {"input", "other"};
-    return lcpy_apply(&lc_op_matmul, NULL, 2, inputs, names);
+    return lcpy_apply(&lc_op_matmul, &(lc_matmul_attr){0}, 2, inputs, names);
+}
+
+/* Batch norm by the statistics of x, in one recording; running statistics that are given (buffers)
+ * go on by `momentum`. */
+static PyObject *norm_of_batch(PyObject *const *inputs, lc_batch_norm_attr *attr, PyObject *mean,
+                               PyObject *var, double momentum)
+{
+    static const char *const names[] = {"input", "weight", "bias"};
+    lcpy_tensor *running[2] = {NULL, NULL};
+    if (mean != Py_None)
+        for (int i = 0; i < 2; i++) {
+            PyObject *given = i ? var : mean;
+            running[i] = lcpy_is_tensor(given) ? (lcpy_tensor *)given : NULL;
+            if (!running[i] || !running[i]->param) {
+                PyErr_SetString(PyExc_TypeError,
+                                "batch_norm with training=True changes running_mean and "
+                                "running_var: they must be buffers of a module, or None");
+                return NULL;
+            }
+        }
+    lc_batch_stats_attr stats_attr;
+    memset(&stats_attr, 0, sizeof stats_attr);
+    stats_attr.eps = attr->eps;
+    stats_attr.momentum = running[0] ? (float)momentum : 0.0f;
+    stats_attr.track = running[0] ? LC_STATS_MOMENTUM : LC_STATS_ALONE;
+    attr->batch = 1;
+    PyObject *result = NULL;
+    lcpy_recording *r = lcpy_enter();
+    if (!r)
+        return NULL;
+    lc_graph *g = lcpy_graph_of(r);
+    lc_value in[5], stats_in[3], stats[LC_MAX_OUT], out[LC_MAX_OUT];
+    int n = attr->affine ? 3 : 1;
+    for (int i = 0; i < n; i++)
+        if ((in[i] = lcpy_argument(r, inputs[i], names[i], 0)) == LC_NONE)
+            goto done;
+    stats_in[0] = in[0];
+    for (int i = 0; running[0] && i < 2; i++)
+        if (lcpy_check(lc_graph_param(g, running[i]->param, &stats_in[1 + i])))
+            goto done;
+    if (lcpy_check(lc_graph_append(g, &lc_op_batch_stats, &stats_attr, running[0] ? 3 : 1, stats_in,
+                                   stats)))
+        goto done;
+    in[n++] = stats[0];
+    in[n++] = stats[1];
+    if (lcpy_check(lc_graph_append(g, &lc_op_batch_norm, attr, n, in, out)))
+        goto done;
+    for (int i = 0; running[0] && i < 2; i++)
+        if (lcpy_check(lc_graph_effect(g, stats[2 + i], running[i]->param)))
+            goto done;
+    result = lcpy_tensor_from_value(r, out[0]);
+done:
+    if (lcpy_leave(r, result != NULL) < 0)
+        Py_CLEAR(result);
+    return result;
 }
 
 static PyObject *batch_norm(PyObject *self, PyObject *args)
 {
     (void)self;
     PyObject *x, *mean, *var, *weight, *bias, *ones = NULL, *zeros = NULL, *result = NULL;
-    double eps;
-    if (!PyArg_ParseTuple(args, "OOOOOd:batch_norm", &x, &mean, &var, &weight, &bias, &eps))
+    double eps, momentum;
+    int training;
+    if (!PyArg_ParseTuple(args, "OOOOOdpd:batch_norm", &x, &mean, &var, &weight, &bias, &eps,
+                          &training, &momentum))
         return NULL;
     lc_batch_norm_attr attr;
     memset(&attr, 0, sizeof attr);
@@ -103,7 +166,8 @@ static PyObject *batch_norm(PyObject *self, PyObject *args)
     static const char *const plain_names[] = {"input", "running_mean", "running_var"};
     if (!attr.affine) {
         PyObject *inputs[3] = {x, mean, var};
-        return lcpy_apply(&lc_op_batch_norm, &attr, 3, inputs, plain_names);
+        return training ? norm_of_batch(inputs, &attr, mean, var, momentum)
+                        : lcpy_apply(&lc_op_batch_norm, &attr, 3, inputs, plain_names);
     }
     /* One of the two given: the other is 1 or 0 for every channel. */
     npy_intp channels = 0;
@@ -122,7 +186,8 @@ static PyObject *batch_norm(PyObject *self, PyObject *args)
     }
     if (weight && bias) {
         PyObject *inputs[5] = {x, weight, bias, mean, var};
-        result = lcpy_apply(&lc_op_batch_norm, &attr, 5, inputs, affine_names);
+        result = training ? norm_of_batch(inputs, &attr, mean, var, momentum)
+                          : lcpy_apply(&lc_op_batch_norm, &attr, 5, inputs, affine_names);
     }
     Py_XDECREF(ones);
     Py_XDECREF(zeros);
@@ -132,15 +197,13 @@ static PyObject *batch_norm(PyObject *self, PyObject *args)
 static PyObject *unary(PyObject *self, PyObject *args)
 {
     (void)self;
-    static const char *const kinds[] = {"relu",  "sigmoid", "exp", "log",  "sqrt",
-                                        "clamp", "neg",     "abs", "tanh", NULL};
     const char *kind;
     PyObject *x;
     if (!PyArg_ParseTuple(args, "sO:unary", &kind, &x))
         return NULL;
     lc_unary_attr attr;
     memset(&attr, 0, sizeof attr);
-    int k = find_kind(kinds, kind, "function");
+    int k = find_kind(lcpy_unary_kinds, kind, "function");
     if (k < 0)
         return NULL;
     attr.kind = (uint32_t)k;
@@ -164,15 +227,13 @@ static PyObject *clamp(PyObject *self, PyObject *args)
 static PyObject *binary(PyObject *self, PyObject *args)
 {
     (void)self;
-    static const char *const kinds[] = {"add",     "sub",     "mul", "div",
-                                        "maximum", "minimum", "pow", NULL};
     const char *kind;
     PyObject *inputs[2];
     if (!PyArg_ParseTuple(args, "sOO:binary", &kind, &inputs[0], &inputs[1]))
         return NULL;
     lc_binary_attr attr;
     memset(&attr, 0, sizeof attr);
-    int k = find_kind(kinds, kind, "function");
+    int k = find_kind(lcpy_binary_kinds, kind, "function");
     if (k < 0)
         return NULL;
     attr.kind = (uint32_t)k;
@@ -247,7 +308,6 @@ static PyObject *adaptive_pool2d(PyObject *self, PyObject *args)
 static PyObject *reduce(PyObject *self, PyObject *args)
 {
     (void)self;
-    static const char *const kinds[] = {"sum", "mean", "max", "min", "argmax", NULL};
     const char *kind;
     PyObject *x, *axes, *result = NULL;
     int keepdim;
@@ -255,7 +315,7 @@ static PyObject *reduce(PyObject *self, PyObject *args)
         return NULL;
     lc_reduce_attr attr;
     memset(&attr, 0, sizeof attr);
-    int k = find_kind(kinds, kind, "reduction");
+    int k = find_kind(lcpy_reduce_kinds, kind, "reduction");
     lc_desc d;
     int rank = k < 0 ? -1 : rank_of(&x, &d);
     if (rank < 0)
@@ -263,6 +323,8 @@ static PyObject *reduce(PyObject *self, PyObject *args)
     attr.kind = (uint32_t)k;
     attr.keepdim = (uint32_t)keepdim;
     attr.axes = (1u << rank) - 1;
+    /* As PyTorch: along one axis given as a number, gradients go where the index points. */
+    attr.to_first = PyIndex_Check(axes) && (k == LC_REDUCE_MAX || k == LC_REDUCE_MIN);
     if (axes != Py_None) {
         int64_t list[LC_MAX_RANK], axis;
         int n = lcpy_int_list(axes, "dim", LC_MAX_RANK, list);
@@ -517,7 +579,7 @@ PyMethodDef lcpy_functional_methods[] = {
     {"linear", linear, METH_VARARGS, "linear(x, w, b or None)"},
     {"matmul", matmul, METH_VARARGS, "matmul(a, b)"},
     {"batch_norm", batch_norm, METH_VARARGS,
-     "batch_norm(x, mean, var, weight or None, bias or None, eps)"},
+     "batch_norm(x, mean, var, weight or None, bias or None, eps, training, momentum)"},
     {"unary", unary, METH_VARARGS, "unary(kind, x)"},
     {"clamp", clamp, METH_VARARGS, "clamp(x, lo, hi)"},
     {"binary", binary, METH_VARARGS, "binary(kind, a, b)"},

@@ -267,6 +267,36 @@ static PyObject *init_dropout(PyObject *module, PyObject *args)
     return set_up(self, status, m);
 }
 
+static PyObject *init_drop_path(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *self;
+    int scale;
+    lc_drop_path_config c;
+    memset(&c, 0, sizeof c);
+    if (!PyArg_ParseTuple(args, "Odp:init_drop_path", &self, &c.p, &scale))
+        return NULL;
+    c.scale_by_keep = scale != 0;
+    lc_module *m = NULL;
+    lc_status status = lc_drop_path_create(&c, &m);
+    return set_up(self, status, m);
+}
+
+static PyObject *init_drop_block2d(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *self;
+    long long block_size;
+    lc_drop_block_config c;
+    memset(&c, 0, sizeof c);
+    if (!PyArg_ParseTuple(args, "OdL:init_drop_block2d", &self, &c.p, &block_size))
+        return NULL;
+    c.block_size = block_size;
+    lc_module *m = NULL;
+    lc_status status = lc_drop_block2d_create(&c, &m);
+    return set_up(self, status, m);
+}
+
 static PyObject *init_flatten(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -368,6 +398,15 @@ static PyObject *module_config(PyObject *module, PyObject *self)
         const lc_dropout_config *c = config;
         return Py_BuildValue("{sdsO}", "p", c->p, "inplace", c->inplace ? Py_True : Py_False);
     }
+    if (cls == &lc_class_drop_path) {
+        const lc_drop_path_config *c = config;
+        return Py_BuildValue("{sdsO}", "drop_prob", c->p, "scale_by_keep",
+                             c->scale_by_keep ? Py_True : Py_False);
+    }
+    if (cls == &lc_class_drop_block2d) {
+        const lc_drop_block_config *c = config;
+        return Py_BuildValue("{sdsL}", "p", c->p, "block_size", (long long)c->block_size);
+    }
     if (cls == &lc_class_flatten) {
         const lc_flatten_config *c = config;
         return Py_BuildValue("{sLsL}", "start_dim", (long long)c->start_dim, "end_dim",
@@ -427,6 +466,9 @@ PyMethodDef lcpy_layer_methods[] = {
     {"init_sigmoid", init_sigmoid, METH_O, "init_sigmoid(self)"},
     {"init_softmax", init_softmax, METH_VARARGS, "init_softmax(self, dim or None)"},
     {"init_dropout", init_dropout, METH_VARARGS, "init_dropout(self, p, inplace)"},
+    {"init_drop_path", init_drop_path, METH_VARARGS, "init_drop_path(self, p, scale_by_keep)"},
+    {"init_drop_block2d", init_drop_block2d, METH_VARARGS,
+     "init_drop_block2d(self, p, block_size)"},
     {"init_identity", init_identity, METH_O, "init_identity(self)"},
     {"init_flatten", init_flatten, METH_VARARGS, "init_flatten(self, start_dim, end_dim)"},
     {"init_sequential", init_sequential, METH_O, "init_sequential(self)"},

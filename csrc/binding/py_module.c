@@ -2,6 +2,7 @@
  * whose forward is Python. */
 #include <string.h>
 
+#include "base/mem.h"
 #include "binding/core.h"
 #include "models/blocks.h"
 #include "nn/walk.h"
@@ -73,11 +74,11 @@ PyObject *lcpy_wrap_module(lc_module *m)
 static lc_status call_python(lc_module *m, void *peer, lc_graph *g, int n_in, const lc_value *in,
                              lc_value *out)
 {
-    (void)m;
     lcpy_recording *r = lcpy_current();
     if (!r || lcpy_graph_of(r) != g)
         return lc_fail(LC_ERR_RUNTIME, "a module written in Python was called outside of Python");
     Py_INCREF((PyObject *)peer); /* Python code below may take it out of the tree */
+    lc_module *host = lcpy_set_host(r, m);
     PyObject *args = PyTuple_New(n_in);
     for (int i = 0; args && i < n_in; i++) {
         PyObject *t = lcpy_tensor_from_value(r, in[i]);
@@ -89,6 +90,7 @@ static lc_status call_python(lc_module *m, void *peer, lc_graph *g, int n_in, co
     PyObject *result = method ? PyObject_CallObject(method, args) : NULL;
     Py_XDECREF(method);
     Py_XDECREF(args);
+    lcpy_set_host(r, host);
     Py_DECREF((PyObject *)peer);
     if (!result)
         return lc_fail(LC_ERR_HOST, "a module written in Python raised");
@@ -98,6 +100,48 @@ static lc_status call_python(lc_module *m, void *peer, lc_graph *g, int n_in, co
                ? lc_fail(LC_ERR_HOST,
                          "a module written in Python returned something else than a tensor")
                : LC_OK;
+}
+
+/* A call from Python code names no path, so it is looked for below the module whose forward is at
+ * work. */
+typedef struct visit {
+    lcpy_recording *recording;
+    lc_module *host; /* before */
+    char *scope;     /* before; NULL: it did not change */
+} visit;
+
+/* m is called: nodes get its path from now on. `python`: through a forward in Python. */
+static int begin_visit(lcpy_recording *r, lc_module *m, bool python, visit *v)
+{
+    lc_graph *g = lcpy_graph_of(r);
+    char *below = NULL, *path = NULL;
+    *v = (visit){r, lcpy_set_host(r, NULL), NULL};
+    lcpy_set_host(r, python ? m : v->host);
+    if (!v->host || v->host == m)
+        return 0;
+    lc_status status = lc_module_path(v->host, m, &below);
+    if (below) {
+        const char *above = lc_graph_scope(g);
+        size_t bytes = strlen(above) + strlen(below) + 2;
+        v->scope = lc_strdup(above);
+        path = lc_alloc(bytes);
+        status = v->scope && path ? LC_OK : LC_ERR_MEMORY;
+        if (status == LC_OK) {
+            snprintf(path, bytes, "%s%s%s", above, above[0] ? "." : "", below);
+            status = lc_graph_set_scope(g, path);
+        }
+    }
+    lc_free(path);
+    lc_free(below);
+    return lcpy_check(status);
+}
+
+static void end_visit(visit *v)
+{
+    lcpy_set_host(v->recording, v->host);
+    if (v->scope)
+        (void)lc_graph_set_scope(lcpy_graph_of(v->recording), v->scope);
+    lc_free(v->scope);
 }
 
 /* --- methods */
@@ -257,7 +301,11 @@ static PyObject *call_native(PyObject *self, PyObject *args)
         return NULL;
     PyObject *result = NULL;
     lc_module_retain(m); /* Python code below may drop the wrapper */
+    bool begun = lc_module_begin(m, lcpy_graph_of(r));
     int private_copy = lcpy_is_nested(r) || runs_python(m, 0);
+    visit v;
+    if (begin_visit(r, m, false, &v) < 0)
+        goto done;
     for (int i = 0; i < n; i++) {
         in[i] = lcpy_value_of(r, PyTuple_GetItem(args, i), private_copy, "the input");
         if (in[i] == LC_NONE)
@@ -266,6 +314,8 @@ static PyObject *call_native(PyObject *self, PyObject *args)
     if (lcpy_check(lc_module_class_of(m)->append(m, lcpy_graph_of(r), n, in, out)) == 0)
         result = lcpy_tensor_from_value(r, out[0]);
 done:
+    end_visit(&v);
+    lc_module_end(begun, lcpy_graph_of(r));
     lc_module_release(m);
     if (lcpy_leave(r, result != NULL) < 0)
         Py_CLEAR(result);
@@ -275,12 +325,21 @@ done:
 /* A call through Python's forward: everything inside is one recording. */
 static PyObject *call_recorded(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    lcpy_recording *r = lcpy_enter();
+    lc_module *m = lcpy_module_of(self, "self");
+    lcpy_recording *r = m ? lcpy_enter() : NULL;
     if (!r)
         return NULL;
-    PyObject *method = PyObject_GetAttrString(self, "_forward_with_hooks");
+    visit v;
+    lc_module_retain(m);
+    bool begun = lc_module_begin(m, lcpy_graph_of(r));
+    PyObject *method = begin_visit(r, m, true, &v) < 0
+                           ? NULL
+                           : PyObject_GetAttrString(self, "_forward_with_hooks");
     PyObject *result = method ? PyObject_Call(method, args, kwargs) : NULL;
     Py_XDECREF(method);
+    end_visit(&v);
+    lc_module_end(begun, lcpy_graph_of(r));
+    lc_module_release(m);
     if (lcpy_leave(r, result != NULL) < 0)
         Py_CLEAR(result);
     return result;
@@ -304,6 +363,23 @@ static PyObject *set_training(PyObject *self, PyObject *flag)
         return NULL;
     lc_module_set_training(m, on != 0);
     Py_RETURN_NONE;
+}
+
+static PyObject *set_recompute(PyObject *self, PyObject *flag)
+{
+    lc_module *m = lcpy_module_of(self, "self");
+    int on = m ? PyObject_IsTrue(flag) : -1;
+    if (on < 0)
+        return NULL;
+    lc_module_set_recompute(m, on != 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_recompute(PyObject *self, void *unused)
+{
+    (void)unused;
+    lc_module *m = lcpy_module_of(self, "self");
+    return m ? PyBool_FromLong(lc_module_recomputes(m)) : NULL;
 }
 
 static PyObject *reset(PyObject *self, PyObject *seed)
@@ -397,12 +473,14 @@ static PyMethodDef module_methods[] = {
      "Calls self._forward_with_hooks(...) inside of a recording; the outermost call runs it."},
     {"_set_override", set_override, METH_O, "Whether C parents call this module through Python."},
     {"_set_training", set_training, METH_O, "Sets the training flag of this module alone."},
+    {"_set_recompute", set_recompute, METH_O, "Sets the recompute flag of this module alone."},
     {"_reset", reset, METH_O, "Initial values for all parameters of the tree, from a seed."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef module_getset[] = {
     {"training", get_training, NULL, "Whether the module is in training mode.", NULL},
+    {"recompute", get_recompute, NULL, "Whether backward computes the module again.", NULL},
     {"_class_name", get_class_name, NULL, "Name of the C class.", NULL},
     {"_is_set_up", get_is_set_up, NULL, "Whether __init__ has run.", NULL},
     {"_id", get_id, NULL, "Identity of the C module.", NULL},

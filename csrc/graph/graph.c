@@ -9,10 +9,10 @@
 
 /* What a value of a recording is tied to, beside what lc_ir_value says. */
 typedef struct binding {
-    const void *data;    /* input */
-    lc_param *param;     /* parameter: references of the graph's own */
-    lc_storage *storage; /* its contents as of recording */
-    uint64_t stamp;
+    const void *data; /* input */
+    lc_param *param;  /* parameter, or what an effect gives its value to: the graph's reference */
+    lc_storage *storage; /* a parameter's contents as of recording, a constant's memory */
+    uint64_t stamp;      /* of the parameter, when this value was made to stand for it */
 } binding;
 
 struct lc_graph {
@@ -23,6 +23,10 @@ struct lc_graph {
     int n_slots, n_params;
     char *scopes; /* module paths, one after the other, each with its 0; a node holds its offset */
     int used_scopes, cap_scopes, scope;
+    lc_effect *effects;
+    int n_effects, cap_effects;
+    int groups, group, group_depth; /* recomputed nodes */
+    bool no_grad, training;
     lc_graph_work work;
     lc_graph *next; /* in the pool */
 };
@@ -49,6 +53,8 @@ lc_status lc_graph_create(lc_graph **out)
             return LC_ERR_MEMORY;
     }
     g->scope = g->used_scopes = 0;
+    g->groups = g->group = g->group_depth = 0;
+    g->no_grad = g->training = false;
     lc_status status = lc_graph_set_scope(g, "");
     if (status != LC_OK) {
         lc_graph_destroy(g);
@@ -61,6 +67,7 @@ lc_status lc_graph_create(lc_graph **out)
 static void free_graph(lc_graph *g)
 {
     lc_free(g->scopes);
+    lc_free(g->effects);
     lc_free(g->bindings);
     lc_free(g->param_slots);
     lc_ir_free(&g->ir);
@@ -69,7 +76,9 @@ static void free_graph(lc_graph *g)
     lc_free(g->work.inputs);
     lc_free(g->work.params);
     lc_free(g->work.key);
+    lc_free(g->work.input_data);
     lc_free(g->work.sources);
+    lc_free(g->work.out_data);
     lc_free(g);
 }
 
@@ -81,7 +90,9 @@ void lc_graph_destroy(lc_graph *g)
         lc_param_release(g->bindings[v].param);
         lc_storage_release(g->bindings[v].storage);
     }
-    g->ir.n_values = g->ir.n_nodes = g->ir.n_args = g->n_params = 0;
+    for (int i = 0; i < g->n_effects; i++)
+        lc_param_release(g->effects[i].param);
+    g->ir.n_values = g->ir.n_nodes = g->ir.n_args = g->n_params = g->n_effects = 0;
     if (g->param_slots)
         memset(g->param_slots, 0, (size_t)g->n_slots * sizeof *g->param_slots);
     lc_lock_take(LC_LOCK_PLANS);
@@ -133,6 +144,19 @@ lc_status lc_graph_input(lc_graph *g, const lc_desc *desc, const void *data, lc_
     return LC_OK;
 }
 
+lc_status lc_graph_constant(lc_graph *g, const lc_desc *desc, const void *data, lc_value *out)
+{
+    lc_storage *storage;
+    LC_TRY(lc_storage_create(lc_desc_bytes(desc), &storage));
+    memcpy(lc_storage_data(storage), data, lc_desc_bytes(desc));
+    lc_status status = lc_graph_input(g, desc, lc_storage_data(storage), out);
+    if (status != LC_OK)
+        lc_storage_release(storage);
+    else
+        g->bindings[*out].storage = storage;
+    return status;
+}
+
 static size_t slot_hash(const lc_param *p)
 {
     uint64_t h = (uint64_t)(uintptr_t)p;
@@ -164,10 +188,14 @@ static lc_status grow_slots(lc_graph *g)
     return LC_OK;
 }
 
+static lc_status reserve_slot(lc_graph *g)
+{
+    return 2 * (g->n_params + 1) > g->n_slots ? grow_slots(g) : LC_OK;
+}
+
 lc_status lc_graph_param(lc_graph *g, lc_param *p, lc_value *out)
 {
-    if (2 * (g->n_params + 1) > g->n_slots)
-        LC_TRY(grow_slots(g));
+    LC_TRY(reserve_slot(g));
     lc_value *slot = find_slot(g, p);
     /* A parameter that was changed since it was recorded gets a new value with the new contents. */
     if (*slot && g->bindings[*slot - 1].stamp == lc_param_stamp(p)) {
@@ -184,9 +212,98 @@ lc_status lc_graph_param(lc_graph *g, lc_param *p, lc_value *out)
         return status;
     }
     g->bindings[*out] = (binding){NULL, lc_param_retain(p), storage, stamp};
+    g->ir.values[*out].grad = lc_param_requires_grad(p);
     *slot = *out + 1;
     g->n_params += fresh;
     return LC_OK;
+}
+
+lc_status lc_graph_effect(lc_graph *g, lc_value v, lc_param *p)
+{
+    char want[LC_SHAPE_TEXT], got[LC_SHAPE_TEXT];
+    if (v < 0 || v >= g->ir.n_values || g->ir.values[v].kind != LC_VALUE_NODE ||
+        g->bindings[v].param)
+        return lc_fail(LC_ERR_RUNTIME, "value %d cannot become the contents of a parameter", v);
+    const lc_desc *d = &g->ir.values[v].desc, *own = lc_param_desc(p);
+    if (d->dtype != own->dtype || !lc_desc_same_shape(d, own))
+        return lc_fail(LC_ERR_VALUE, "a value of shape %s cannot go into a parameter of shape %s",
+                       lc_shape_text(d, got), lc_shape_text(own, want));
+    LC_TRY(reserve_slot(g));
+    if (g->n_effects == g->cap_effects &&
+        !lc_grow((void **)&g->effects, sizeof *g->effects, g->n_effects, &g->cap_effects))
+        return LC_ERR_MEMORY;
+    g->effects[g->n_effects++] = (lc_effect){v, lc_param_retain(p), false};
+    /* Whoever reads p from here on reads v, unless p is changed by somebody else. */
+    lc_value *slot = find_slot(g, p);
+    g->n_params += *slot == 0;
+    g->bindings[v].param = lc_param_retain(p);
+    g->bindings[v].stamp = lc_param_stamp(p);
+    *slot = v + 1;
+    return LC_OK;
+}
+
+bool lc_graph_has_effects(const lc_graph *g)
+{
+    for (int i = 0; i < g->n_effects; i++)
+        if (!g->effects[i].done)
+            return true;
+    return false;
+}
+
+lc_effect *lc_graph_effects(const lc_graph *g, int *n)
+{
+    *n = g->n_effects;
+    return g->effects;
+}
+
+lc_status lc_graph_require_grad(lc_graph *g, lc_value v)
+{
+    if (v < 0 || v >= g->ir.n_values || g->ir.values[v].kind != LC_VALUE_INPUT)
+        return lc_fail(LC_ERR_RUNTIME, "value %d is not an input of this recording", (int)v);
+    if (g->ir.values[v].desc.dtype != LC_F32)
+        return lc_fail(LC_ERR_TYPE, "only float32 tensors can have gradients");
+    g->ir.values[v].grad = true;
+    return LC_OK;
+}
+
+lc_status lc_graph_needs_grad(const lc_graph *g, lc_value v, bool *out)
+{
+    bool *needs = lc_alloc((size_t)g->ir.n_values + 1);
+    if (!needs)
+        return LC_ERR_MEMORY;
+    lc_ir_find_needs(&g->ir, needs);
+    *out = needs[v];
+    lc_free(needs);
+    return LC_OK;
+}
+
+bool lc_graph_set_grad(lc_graph *g, bool on)
+{
+    bool before = !g->no_grad;
+    g->no_grad = !on;
+    return before;
+}
+
+void lc_graph_begin_recompute(lc_graph *g)
+{
+    if (g->group_depth++ == 0)
+        g->group = ++g->groups;
+}
+
+void lc_graph_end_recompute(lc_graph *g)
+{
+    if (--g->group_depth == 0)
+        g->group = 0;
+}
+
+void lc_graph_note_training(lc_graph *g)
+{
+    g->training |= !g->no_grad;
+}
+
+bool lc_graph_is_training(const lc_graph *g)
+{
+    return g->training;
 }
 
 lc_status lc_graph_append(lc_graph *g, const lc_op *op, const void *attr, int n_in,
@@ -203,7 +320,10 @@ lc_status lc_graph_append(lc_graph *g, const lc_op *op, const void *attr, int n_
     for (int i = 0; i < n_out; i++)
         LC_TRY_GOTO(bind_value(g, produced[i]), fail);
     LC_TRY_GOTO(lc_ir_add_node(&g->ir, op, attr, n_in, in, n_out, produced), fail);
-    g->ir.nodes[g->ir.n_nodes - 1].scope = g->scope;
+    lc_ir_node *node = &g->ir.nodes[g->ir.n_nodes - 1];
+    node->scope = g->scope;
+    node->group = g->group;
+    node->detached = g->no_grad;
     memcpy(out, produced, (size_t)n_out * sizeof *out);
     return LC_OK;
 fail:
@@ -240,7 +360,7 @@ lc_node_view lc_graph_node(const lc_graph *g, int i)
 
 lc_param *lc_graph_value_param(const lc_graph *g, lc_value v)
 {
-    return g->bindings[v].param;
+    return g->ir.values[v].kind == LC_VALUE_PARAM ? g->bindings[v].param : NULL;
 }
 
 lc_status lc_graph_set_scope(lc_graph *g, const char *path)
@@ -287,6 +407,12 @@ const void *lc_graph_input_data(const lc_graph *g, lc_value v)
     return g->bindings[v].data;
 }
 
+lc_storage *lc_graph_input_storage(const lc_graph *g, lc_value v)
+{
+    const binding *b = &g->bindings[v];
+    return b->storage && b->data == lc_storage_data(b->storage) ? b->storage : NULL;
+}
+
 lc_status lc_graph_source(const lc_graph *g, lc_value v, lc_source *out)
 {
     binding *b = &g->bindings[v];
@@ -299,6 +425,11 @@ lc_status lc_graph_source(const lc_graph *g, lc_value v, lc_source *out)
 const lc_ir *lc_graph_ir(const lc_graph *g)
 {
     return &g->ir;
+}
+
+const char *lc_graph_scope_at(const lc_graph *g, int32_t scope)
+{
+    return g->scopes + scope;
 }
 
 lc_graph_work *lc_graph_workspace(lc_graph *g)

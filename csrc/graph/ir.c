@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "ops/ops.h"
 
 lc_status lc_ir_reserve(void **array, size_t size, int count, int *cap)
 {
@@ -36,7 +37,7 @@ lc_status lc_ir_add_value(lc_ir *ir, const lc_desc *desc, lc_value_kind kind, in
 {
     LC_TRY(
         lc_ir_reserve((void **)&ir->values, sizeof *ir->values, ir->n_values + 1, &ir->cap_values));
-    ir->values[ir->n_values] = (lc_ir_value){*desc, kind, index};
+    ir->values[ir->n_values] = (lc_ir_value){*desc, kind, index, false};
     *out = ir->n_values++;
     return LC_OK;
 }
@@ -59,7 +60,9 @@ lc_status lc_ir_add_node(lc_ir *ir, const lc_op *op, const void *attr, int n_in,
     n->op = op;
     n->n_in = n_in;
     n->n_out = n_out;
-    n->scope = 0;
+    n->scope = -1;
+    n->part = n->group = 0;
+    n->detached = false;
     LC_TRY(push_args(ir, n_in, in, &n->in));
     LC_TRY(push_args(ir, n_out, out, &n->out));
     if (op->attr_size)
@@ -74,6 +77,15 @@ lc_status lc_ir_set_inputs(lc_ir *ir, int node, int n_in, const lc_value *in)
     LC_TRY(push_args(ir, n_in, in, &at));
     ir->nodes[node].in = at;
     ir->nodes[node].n_in = n_in;
+    return LC_OK;
+}
+
+lc_status lc_ir_set_outputs(lc_ir *ir, int node, int n_out, const lc_value *out)
+{
+    int32_t at;
+    LC_TRY(push_args(ir, n_out, out, &at));
+    ir->nodes[node].out = at;
+    ir->nodes[node].n_out = n_out;
     return LC_OK;
 }
 
@@ -110,6 +122,30 @@ void lc_ir_compact(lc_ir *ir)
     ir->n_nodes = kept;
 }
 
+lc_status lc_ir_sort_parts(lc_ir *ir)
+{
+    int kept = 0, n_later = 0;
+    lc_ir_node *later = lc_alloc((size_t)ir->n_nodes * sizeof *later + 1);
+    if (!later)
+        return LC_ERR_MEMORY;
+    for (int i = 0; i < ir->n_nodes; i++) {
+        if (ir->nodes[i].part)
+            later[n_later++] = ir->nodes[i];
+        else
+            ir->nodes[kept++] = ir->nodes[i];
+    }
+    memcpy(ir->nodes + kept, later, (size_t)n_later * sizeof *later);
+    lc_free(later);
+    return LC_OK;
+}
+
+lc_status lc_ir_add_out(lc_ir *ir, lc_value v)
+{
+    LC_TRY(lc_ir_reserve((void **)&ir->outs, sizeof *ir->outs, ir->n_outs + 1, &ir->cap_outs));
+    ir->outs[ir->n_outs++] = v;
+    return LC_OK;
+}
+
 lc_status lc_ir_copy(const lc_ir *from, lc_ir *to)
 {
     memset(to, 0, sizeof *to);
@@ -121,11 +157,8 @@ lc_status lc_ir_copy(const lc_ir *from, lc_ir *to)
         lc_ir_reserve((void **)&to->nodes, sizeof *to->nodes, from->n_nodes, &to->cap_nodes), fail);
     LC_TRY_GOTO(lc_ir_reserve((void **)&to->args, sizeof *to->args, from->n_args, &to->cap_args),
                 fail);
-    to->outs = lc_alloc((size_t)from->n_outs * sizeof *to->outs);
-    if (!to->outs) {
-        status = LC_ERR_MEMORY;
-        goto fail;
-    }
+    LC_TRY_GOTO(lc_ir_reserve((void **)&to->outs, sizeof *to->outs, from->n_outs, &to->cap_outs),
+                fail);
     if (from->n_values)
         memcpy(to->values, from->values, (size_t)from->n_values * sizeof *to->values);
     if (from->n_nodes)
@@ -138,6 +171,8 @@ lc_status lc_ir_copy(const lc_ir *from, lc_ir *to)
     to->n_nodes = from->n_nodes;
     to->n_args = from->n_args;
     to->n_outs = from->n_outs;
+    to->n_wanted = from->n_wanted;
+    to->n_forward = from->n_forward;
     to->n_inputs = from->n_inputs;
     to->n_params = from->n_params;
     return LC_OK;
@@ -150,12 +185,18 @@ fail:
 enum { UNSEEN = -1, NEEDED = -2 };
 
 /* Marks what is needed, walking the nodes backwards (their order is topological). */
-static void mark(const lc_ir *rec, int n, const lc_value *outs, lc_value *map)
+static void mark(const lc_graph *g, int n, const lc_value *outs, lc_value *map)
 {
+    const lc_ir *rec = lc_graph_ir(g);
+    int n_effects;
+    const lc_effect *effects = lc_graph_effects(g, &n_effects);
     for (int v = 0; v < rec->n_values; v++)
         map[v] = UNSEEN;
     for (int i = 0; i < n; i++)
         map[outs[i]] = NEEDED;
+    for (int i = 0; i < n_effects; i++)
+        if (!effects[i].done)
+            map[effects[i].value] = NEEDED;
     for (int i = rec->n_nodes - 1; i >= 0; i--) {
         const lc_ir_node *node = &rec->nodes[i];
         bool needed = false;
@@ -168,27 +209,31 @@ static void mark(const lc_ir *rec, int n, const lc_value *outs, lc_value *map)
     }
 }
 
-static lc_status extract_leaf(const lc_ir *rec, lc_value v, lc_graph_work *w)
+static lc_status extract_leaf(const lc_ir *rec, lc_value v, bool kept, lc_graph_work *w)
 {
     const lc_ir_value *value = &rec->values[v];
+    lc_ir *ir = &w->ir;
     if (value->kind == LC_VALUE_INPUT) {
-        LC_TRY(lc_ir_reserve((void **)&w->inputs, sizeof *w->inputs, w->ir.n_inputs + 1,
+        LC_TRY(lc_ir_reserve((void **)&w->inputs, sizeof *w->inputs, ir->n_inputs + 1,
                              &w->cap_inputs));
-        w->inputs[w->ir.n_inputs] = v;
-        return lc_ir_add_value(&w->ir, &value->desc, LC_VALUE_INPUT, w->ir.n_inputs++, &w->map[v]);
+        w->inputs[ir->n_inputs] = v;
+        LC_TRY(lc_ir_add_value(ir, &value->desc, LC_VALUE_INPUT, ir->n_inputs++, &w->map[v]));
+    } else {
+        LC_TRY(lc_ir_reserve((void **)&w->params, sizeof *w->params, ir->n_params + 1,
+                             &w->cap_params));
+        w->params[ir->n_params] = v;
+        LC_TRY(lc_ir_add_value(ir, &value->desc, LC_VALUE_PARAM, ir->n_params++, &w->map[v]));
     }
-    LC_TRY(
-        lc_ir_reserve((void **)&w->params, sizeof *w->params, w->ir.n_params + 1, &w->cap_params));
-    w->params[w->ir.n_params] = v;
-    return lc_ir_add_value(&w->ir, &value->desc, LC_VALUE_PARAM, w->ir.n_params++, &w->map[v]);
+    ir->values[w->map[v]].grad = kept && value->grad;
+    return LC_OK;
 }
 
-static lc_status extract_node(const lc_ir *rec, const lc_ir_node *node, lc_graph_work *w)
+static lc_status extract_node(const lc_ir *rec, const lc_ir_node *node, bool kept, lc_graph_work *w)
 {
     lc_ir *ir = &w->ir;
     for (int k = 0; k < node->n_in; k++)
         if (w->map[lc_ir_in(rec, node)[k]] == NEEDED)
-            LC_TRY(extract_leaf(rec, lc_ir_in(rec, node)[k], w));
+            LC_TRY(extract_leaf(rec, lc_ir_in(rec, node)[k], kept, w));
     int32_t in, out;
     LC_TRY(push_args(ir, node->n_in, lc_ir_in(rec, node), &in));
     for (int k = 0; k < node->n_in; k++)
@@ -209,20 +254,32 @@ static lc_status extract_node(const lc_ir *rec, const lc_ir_node *node, lc_graph
     copy->in = in;
     copy->out = out;
     copy->scope = node->scope;
+    copy->part = 0;
+    copy->group = kept ? node->group : 0;
+    copy->detached = kept && node->detached;
     memcpy(copy->attr, node->attr, node->op->attr_size);
     return LC_OK;
 }
 
-lc_status lc_ir_extract(const lc_graph *g, int n, const lc_value *outs, lc_graph_work *w)
+static lc_status extract_out(const lc_ir *rec, lc_value v, bool kept, lc_graph_work *w)
+{
+    if (w->map[v] == NEEDED) /* an input or a parameter that is wanted itself */
+        LC_TRY(extract_leaf(rec, v, kept, w));
+    return lc_ir_add_out(&w->ir, w->map[v]);
+}
+
+lc_status lc_ir_extract(const lc_graph *g, int n, const lc_value *outs, bool kept, lc_graph_work *w)
 {
     const lc_ir *rec = lc_graph_ir(g);
     lc_ir *ir = &w->ir;
-    ir->n_values = ir->n_nodes = ir->n_args = ir->n_inputs = ir->n_params = 0;
+    int n_effects;
+    const lc_effect *effects = lc_graph_effects(g, &n_effects);
+    ir->n_values = ir->n_nodes = ir->n_args = ir->n_inputs = ir->n_params = ir->n_outs = 0;
     for (int i = 0; i < n; i++)
         if (outs[i] < 0 || outs[i] >= rec->n_values)
             return lc_fail(LC_ERR_RUNTIME, "output %d is not a value of this recording", i);
     LC_TRY(lc_ir_reserve((void **)&w->map, sizeof *w->map, rec->n_values, &w->cap_map));
-    mark(rec, n, outs, w->map);
+    mark(g, n, outs, w->map);
     for (int i = 0; i < rec->n_nodes; i++) {
         const lc_ir_node *node = &rec->nodes[i];
         bool needed = false;
@@ -231,21 +288,15 @@ lc_status lc_ir_extract(const lc_graph *g, int n, const lc_value *outs, lc_graph
             needed |= w->map[v] == NEEDED && rec->values[v].kind == LC_VALUE_NODE;
         }
         if (needed)
-            LC_TRY(extract_node(rec, node, w));
+            LC_TRY(extract_node(rec, node, kept, w));
     }
-    if (n > ir->n_outs || !ir->outs) {
-        lc_free(ir->outs);
-        ir->n_outs = 0;
-        ir->outs = lc_alloc((size_t)n * sizeof *ir->outs);
-        if (!ir->outs)
-            return LC_ERR_MEMORY;
-    }
-    ir->n_outs = n;
-    for (int i = 0; i < n; i++) {
-        if (w->map[outs[i]] == NEEDED) /* an input or a parameter that is wanted itself */
-            LC_TRY(extract_leaf(rec, outs[i], w));
-        ir->outs[i] = w->map[outs[i]];
-    }
+    for (int i = 0; i < n; i++)
+        LC_TRY(extract_out(rec, outs[i], kept, w));
+    ir->n_wanted = ir->n_outs;
+    for (int i = 0; i < n_effects; i++)
+        if (!effects[i].done)
+            LC_TRY(extract_out(rec, effects[i].value, kept, w));
+    ir->n_forward = ir->n_outs;
     return LC_OK;
 }
 
@@ -273,20 +324,22 @@ static void put_desc(writer *w, const lc_desc *d)
  * everything. */
 static void write_key(writer *w, const lc_ir *ir, int threads)
 {
-    int head[6] = {threads, ir->n_values, ir->n_nodes, ir->n_outs, ir->n_inputs, ir->n_params};
+    int head[8] = {threads,      ir->n_values, ir->n_nodes,  ir->n_outs,
+                   ir->n_inputs, ir->n_params, ir->n_wanted, (int)lc_tuning_version()};
     put(w, head, sizeof head);
     for (int v = 0; v < ir->n_values; v++) {
         const lc_ir_value *value = &ir->values[v];
         if (value->kind == LC_VALUE_NODE)
             continue;
-        int id[3] = {v, value->kind, value->index};
+        int id[4] = {v, value->kind, value->index, value->grad};
         put(w, id, sizeof id);
         put_desc(w, &value->desc);
     }
     for (int i = 0; i < ir->n_nodes; i++) {
         const lc_ir_node *n = &ir->nodes[i];
+        int marks[3] = {n->n_in, n->group, n->detached};
         put(w, &n->op, sizeof n->op);
-        put(w, &n->n_in, sizeof n->n_in);
+        put(w, marks, sizeof marks);
         put(w, lc_ir_in(ir, n), (size_t)n->n_in * sizeof(lc_value));
         put(w, lc_ir_out(ir, n), (size_t)n->n_out * sizeof(lc_value));
         put(w, n->attr, n->op->attr_size);

@@ -92,10 +92,12 @@ typedef struct context {
     lc_ir *ir;
     conversion *made;
     int n_made, cap_made;
+    int part; /* of the node that is being placed */
 } context;
 
-/* The value that holds v in that layout; adds a reorder node if there is none yet. */
-static lc_status convert(context *c, lc_value v, lc_layout layout, lc_value *out)
+/* The value that holds v in that layout; adds a reorder node, with that scope, if there is none
+ * yet. */
+static lc_status convert(context *c, lc_value v, lc_layout layout, int32_t scope, lc_value *out)
 {
     lc_ir *ir = c->ir;
     if (lc_layout_equal(ir->values[v].desc.layout, layout)) {
@@ -112,6 +114,8 @@ static lc_status convert(context *c, lc_value v, lc_layout layout, lc_value *out
     desc.layout = layout;
     LC_TRY(lc_ir_add_value(ir, &desc, LC_VALUE_NODE, ir->n_nodes, out));
     LC_TRY(lc_ir_add_node(ir, &lc_op_reorder, NULL, 1, &v, 1, out));
+    ir->nodes[ir->n_nodes - 1].scope = scope;
+    ir->nodes[ir->n_nodes - 1].part = c->part;
     if (c->n_made == c->cap_made &&
         !lc_grow((void **)&c->made, sizeof *c->made, c->n_made, &c->cap_made))
         return LC_ERR_MEMORY;
@@ -135,7 +139,7 @@ static lc_status place(context *c, const lc_ir_node *n, const lc_layout *wish, i
     int32_t in_at = n->in;
     for (int k = 0; k < n->n_in; k++) {
         lc_value converted;
-        LC_TRY_GOTO(convert(c, ir->args[in_at + k], s.wants[k], &converted), done);
+        LC_TRY_GOTO(convert(c, ir->args[in_at + k], s.wants[k], n->scope, &converted), done);
         ir->args[in_at + k] = converted;
     }
     for (int o = 0; o < n->n_out; o++)
@@ -146,15 +150,25 @@ static lc_status place(context *c, const lc_ir_node *n, const lc_layout *wish, i
     placed->n_out = n->n_out;
     placed->in = n->in;
     placed->out = n->out;
+    placed->scope = n->scope;
+    placed->part = n->part;
 done:
     lc_free(s.heap);
     return status;
 }
 
+/* Users get plain arrays. */
+static lc_status place_outs(context *c, int begin, int end)
+{
+    for (int i = begin; i < end; i++)
+        LC_TRY(convert(c, c->ir->outs[i], LC_PLAIN, -1, &c->ir->outs[i]));
+    return LC_OK;
+}
+
 lc_status lc_pass_layout(lc_ir *ir, const lc_kernels *kernels)
 {
     int n_nodes = ir->n_nodes, n_values = ir->n_values;
-    context c = {ir, NULL, 0, 0};
+    context c = {ir, NULL, 0, 0, 0};
     lc_status status = LC_OK;
     lc_ir_node *old =
         lc_alloc((size_t)n_nodes * sizeof *old + (size_t)n_values * sizeof(lc_layout) + 1);
@@ -164,10 +178,14 @@ lc_status lc_pass_layout(lc_ir *ir, const lc_kernels *kernels)
     LC_TRY_GOTO(find_wishes(ir, kernels->block, wish), done);
     memcpy(old, ir->nodes, (size_t)n_nodes * sizeof *old);
     ir->n_nodes = 0;
-    for (int i = 0; i < n_nodes; i++)
+    for (int i = 0; i < n_nodes; i++) {
+        if (old[i].part != c.part) {
+            LC_TRY_GOTO(place_outs(&c, 0, ir->n_forward), done);
+            c.part = old[i].part;
+        }
         LC_TRY_GOTO(place(&c, &old[i], wish, kernels->block), done);
-    for (int i = 0; i < ir->n_outs; i++) /* users get plain arrays */
-        LC_TRY_GOTO(convert(&c, ir->outs[i], LC_PLAIN, &ir->outs[i]), done);
+    }
+    LC_TRY_GOTO(place_outs(&c, c.part ? ir->n_forward : 0, ir->n_outs), done);
 done:
     lc_free(c.made);
     lc_free(old);

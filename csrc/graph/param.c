@@ -34,8 +34,11 @@ struct lc_param {
     atomic_int refs;
     atomic_bool requires_grad;
     lc_desc desc;
+    void *host;
+    void (*release_host)(void *);
     /* guarded by LC_LOCK_PACKS */
     lc_storage *storage; /* NULL: not set yet */
+    lc_storage *grad;    /* NULL: none */
     uint64_t stamp;
     pack_entry *packs;
 };
@@ -266,6 +269,7 @@ void lc_param_release(lc_param *p)
     if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
         return;
     lc_storage_release(p->storage);
+    lc_storage_release(p->grad);
     free_packs(p->packs);
     lc_free(p);
 }
@@ -299,6 +303,21 @@ bool lc_param_requires_grad(const lc_param *p)
 void lc_param_set_requires_grad(lc_param *p, bool on)
 {
     atomic_store_explicit(&p->requires_grad, on, memory_order_relaxed);
+}
+
+void lc_param_set_host(lc_param *p, void *data, void (*release)(void *))
+{
+    void *old = p->host;
+    void (*release_old)(void *) = p->release_host;
+    p->host = data;
+    p->release_host = release;
+    if (old && release_old)
+        release_old(old);
+}
+
+void *lc_param_host(const lc_param *p)
+{
+    return p->host;
 }
 
 void lc_param_snapshot(lc_param *p, lc_storage **storage, uint64_t *stamp)
@@ -335,18 +354,31 @@ lc_status lc_param_contents(lc_param *p, lc_storage **out, void **data)
     return status;
 }
 
+void lc_param_exchange(int n, lc_param *const *p, lc_storage **s)
+{
+    pack_entry *gone = NULL;
+    lc_lock_take(LC_LOCK_PACKS);
+    for (int i = 0; i < n; i++) {
+        lc_storage *old = p[i]->storage;
+        p[i]->storage = s[i];
+        s[i] = old;
+        p[i]->stamp = atomic_fetch_add(&next_stamp, 1);
+        while (p[i]->packs) {
+            pack_entry *e = p[i]->packs;
+            p[i]->packs = e->next;
+            e->next = gone;
+            gone = e;
+        }
+    }
+    lc_lock_give(LC_LOCK_PACKS);
+    free_packs(gone);
+}
+
 void lc_param_replace(lc_param *p, lc_storage *s)
 {
     lc_storage_retain(s);
-    lc_lock_take(LC_LOCK_PACKS);
-    lc_storage *old = p->storage;
-    pack_entry *packs = p->packs;
-    p->storage = s;
-    p->packs = NULL;
-    p->stamp = atomic_fetch_add(&next_stamp, 1);
-    lc_lock_give(LC_LOCK_PACKS);
-    lc_storage_release(old);
-    free_packs(packs);
+    lc_param_exchange(1, &p, &s);
+    lc_storage_release(s);
 }
 
 void lc_param_touch(lc_param *p)
@@ -357,6 +389,85 @@ void lc_param_touch(lc_param *p)
     p->stamp = atomic_fetch_add(&next_stamp, 1);
     lc_lock_give(LC_LOCK_PACKS);
     free_packs(packs);
+}
+
+lc_storage *lc_param_grad(lc_param *p)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    lc_storage *grad = p->grad ? lc_storage_retain(p->grad) : NULL;
+    lc_lock_give(LC_LOCK_PACKS);
+    return grad;
+}
+
+void lc_param_set_grad(lc_param *p, lc_storage *grad)
+{
+    if (grad)
+        lc_storage_retain(grad);
+    lc_lock_take(LC_LOCK_PACKS);
+    lc_storage *old = p->grad;
+    p->grad = grad;
+    lc_lock_give(LC_LOCK_PACKS);
+    lc_storage_release(old);
+}
+
+/* Sums of fewer elements are not worth a team. */
+#define ADD_ALONE 65536
+
+typedef struct add_job {
+    float *out;
+    const float *a, *b;
+    int64_t n;
+} add_job;
+
+static void add_share(void *ctx, int tid, int team)
+{
+    const add_job *job = ctx;
+    int64_t i, end;
+    lc_share(job->n, tid, team, &i, &end);
+    lc_kernels_get()->vec.add(job->out + i, job->a + i, job->b + i, end - i, LC_SPAN_ALL,
+                              LC_SPAN_ALL, 1);
+}
+
+static void add_into(lc_storage *out, const lc_storage *a, const lc_storage *b, int64_t n)
+{
+    add_job job = {out->data, a->data, b->data, n};
+    int got = lc_threads_acquire(n < ADD_ALONE ? 1 : LC_MAX_THREADS);
+    lc_parallel(got, add_share, &job);
+    lc_threads_release(got);
+}
+
+lc_status lc_param_accumulate_grads(int n, lc_param *const *p, lc_storage *const *s)
+{
+    /* Per parameter: its gradient so far, and memory for the sum where somebody else holds that. */
+    lc_storage **old = lc_alloc_zero(2 * (size_t)n * sizeof *old + 1), **fresh = old + n;
+    lc_status status = LC_OK;
+    if (!old)
+        return LC_ERR_MEMORY;
+    for (int i = 0; i < n; i++) {
+        if (p[i]->desc.dtype != LC_F32) {
+            status = lc_fail(LC_ERR_TYPE, "only float32 parameters have gradients");
+            goto done;
+        }
+        old[i] = lc_param_grad(p[i]);
+        if (old[i] && !lc_storage_is_exclusive(old[i], 2)) /* the slot's reference and ours */
+            LC_TRY_GOTO(lc_storage_create(lc_desc_bytes(&p[i]->desc), &fresh[i]), done);
+    }
+    for (int i = 0; i < n; i++) { /* nothing fails from here on */
+        if (old[i])
+            add_into(fresh[i] ? fresh[i] : old[i], old[i], s[i], lc_desc_count(&p[i]->desc));
+        if (!old[i] || fresh[i])
+            lc_param_set_grad(p[i], fresh[i] ? fresh[i] : s[i]);
+    }
+done:
+    for (int i = 0; i < 2 * n; i++)
+        lc_storage_release(old[i]);
+    lc_free(old);
+    return status;
+}
+
+lc_status lc_param_accumulate_grad(lc_param *p, lc_storage *s)
+{
+    return lc_param_accumulate_grads(1, &p, &s);
 }
 
 static bool same_form(const pack_entry *e, const lc_pack_key *key)

@@ -60,8 +60,28 @@ void lc_param_snapshot(lc_param *p, lc_storage **out, uint64_t *stamp);
 /* Replaces the contents by a storage of the same size (taking a reference of its own) and draws a
  * stamp. Readers of the old storage keep it. Derived blobs are dropped. */
 void lc_param_replace(lc_param *p, lc_storage *s);
+/* The same for n parameters at once, so that other threads see all changes or none. The references
+ * in s[] are given up for those of the old contents (or NULL), which the caller releases. */
+void lc_param_exchange(int n, lc_param *const *p, lc_storage **s);
 /* Says that the contents were changed in place: draws a stamp. */
 void lc_param_touch(lc_param *p);
+
+/* --- gradient: a storage of the parameter's desc, or none. Setting it draws no stamp. */
+/* A reference of the caller's, or NULL: none. */
+lc_storage *lc_param_grad(lc_param *p);
+/* Replaces it, taking a reference of its own; NULL deletes it. */
+void lc_param_set_grad(lc_param *p, lc_storage *grad);
+/* grad += s. Without a gradient the storage itself becomes it (no copy; a reference is taken);
+ * where somebody else holds the old gradient, the sum goes into fresh memory and they keep the old
+ * one. float32 parameters only (LC_ERR_TYPE). On failure nothing has changed. */
+lc_status lc_param_accumulate_grad(lc_param *p, lc_storage *s);
+/* The same for n different parameters: all or none. */
+lc_status lc_param_accumulate_grads(int n, lc_param *const *p, lc_storage *const *s);
+
+/* What the host keeps with a parameter (its gradient); release(data) is called when it is replaced
+ * or the parameter goes. Neither is guarded against concurrent calls. */
+void lc_param_set_host(lc_param *p, void *data, void (*release)(void *data));
+void *lc_param_host(const lc_param *p);
 
 /* --- packed forms, kept on the parameter that they are made from first */
 typedef struct lc_pack_key {

@@ -97,7 +97,8 @@ static bool depends_on_parameters_alone(const lc_ir *ir, const lc_ir_node *n)
     return n->n_in > 0;
 }
 
-/* Splits the nodes into constants and run steps. */
+/* Splits the nodes into constants and run steps; parameters that are being trained change before
+ * the next run, so there everything is run. */
 static lc_status split_constants(lc_plan *plan)
 {
     const lc_ir *ir = &plan->ir;
@@ -113,7 +114,7 @@ static lc_status split_constants(lc_plan *plan)
     int *params = plan->constant_params;
     for (int i = 0; i < ir->n_nodes; i++) {
         const lc_ir_node *n = &ir->nodes[i];
-        if (!depends_on_parameters_alone(ir, n)) {
+        if (plan->gradients.reached || !depends_on_parameters_alone(ir, n)) {
             plan->step_nodes[plan->n_steps++] = i;
             continue;
         }
@@ -121,6 +122,55 @@ static lc_status split_constants(lc_plan *plan)
         plan->constants[plan->n_constants++] = (lc_constant){i, n->n_in, params};
         for (int k = 0; k < n->n_in; k++)
             *params++ = ir->values[lc_ir_in(ir, n)[k]].index;
+    }
+    return LC_OK;
+}
+
+static bool wants_gradients(const lc_ir *ir)
+{
+    for (int v = 0; v < ir->n_values; v++)
+        if (ir->values[v].grad)
+            return true;
+    return false;
+}
+
+/* Where backward begins, and what it reads of forward. Views count as reads, whoever makes them. */
+static lc_status split_parts(lc_plan *plan)
+{
+    const lc_ir *ir = &plan->ir;
+    size_t n_leaves = (size_t)(ir->n_params + plan->n_given);
+    plan->kept = lc_alloc((size_t)ir->n_values * sizeof *plan->kept + 1);
+    plan->param_read = lc_alloc_zero(n_leaves + 1);
+    bool *forward = lc_alloc_zero((size_t)ir->n_values + 1); /* made by forward, not counted yet */
+    if (!plan->kept || !plan->param_read || !forward) {
+        lc_free(forward);
+        return LC_ERR_MEMORY;
+    }
+    plan->input_read = plan->param_read + ir->n_params;
+    for (int i = 0; i < ir->n_nodes; i++) {
+        const lc_ir_node *n = &ir->nodes[i];
+        for (int o = 0; o < n->n_out; o++)
+            forward[lc_ir_out(ir, n)[o]] = n->part == 0;
+        for (int k = 0; k < n->n_in && n->part == 1; k++) {
+            lc_value v = lc_ir_in(ir, n)[k];
+            lc_place place = plan->places[v];
+            if (place.kind == LC_PLACE_PARAM)
+                plan->param_read[place.at] = true;
+            else if (place.kind == LC_PLACE_INPUT && place.at < plan->n_given)
+                plan->input_read[place.at] = true;
+            else if (place.kind == LC_PLACE_ARENA && forward[v])
+                plan->kept[plan->n_kept++] = v;
+            forward[v] = false;
+        }
+    }
+    lc_free(forward);
+    for (int s = 0; s < plan->n_steps; s++) {
+        const lc_ir_node *n = &ir->nodes[plan->step_nodes[s]];
+        if (n->part == 0) {
+            plan->n_first = s + 1;
+            plan->first_in += n->n_in;
+            plan->first_out += n->n_out;
+        }
     }
     return LC_OK;
 }
@@ -133,6 +183,11 @@ lc_status lc_plan_create(const lc_ir *ir, int threads, lc_plan **out)
     lc_status status = LC_OK;
     const lc_kernels *kernels = lc_kernels_get();
     LC_TRY_GOTO(lc_ir_copy(ir, &plan->ir), fail);
+    for (int i = 0; i < plan->ir.n_nodes; i++)
+        plan->ir.nodes[i].scope = i;
+    plan->n_given = ir->n_inputs;
+    if (wants_gradients(ir))
+        LC_TRY_GOTO(lc_ir_differentiate(&plan->ir, &plan->gradients), fail);
     for (const lc_pass *pass = lc_passes; pass->name; pass++)
         LC_TRY_GOTO(pass->run(&plan->ir, kernels), fail);
     plan->threads = threads;
@@ -141,6 +196,7 @@ lc_status lc_plan_create(const lc_ir *ir, int threads, lc_plan **out)
     LC_TRY_GOTO(prepare_steps(plan, kernels), fail);
     LC_TRY_GOTO(split_constants(plan), fail);
     LC_TRY_GOTO(lc_plan_memory(plan), fail);
+    LC_TRY_GOTO(split_parts(plan), fail);
     for (int s = 0; s < plan->n_steps; s++) {
         plan->n_in += plan->steps[plan->step_nodes[s]].n_in;
         plan->n_out += plan->steps[plan->step_nodes[s]].n_out;
@@ -171,6 +227,9 @@ void lc_plan_destroy(lc_plan *plan)
     lc_free(plan->constants);
     lc_free(plan->constant_params);
     lc_free(plan->places);
+    lc_free(plan->kept);
+    lc_free(plan->param_read);
+    lc_gradients_free(&plan->gradients);
     lc_free(plan->key);
     lc_ir_free(&plan->ir);
     lc_free(plan);

@@ -11,10 +11,10 @@
 typedef enum lc_place_kind {
     LC_PLACE_NONE,   /* never read and never written (a dropped value) */
     LC_PLACE_ARENA,  /* at = byte offset in the execution's arena */
-    LC_PLACE_INPUT,  /* at = number of the input */
+    LC_PLACE_INPUT,  /* at = number of the input (gradients of outputs follow forward's inputs) */
     LC_PLACE_PARAM,  /* at = number of the parameter */
     LC_PLACE_CONST,  /* at = number of the constant */
-    LC_PLACE_OUTPUT, /* at = number of the wanted output: the caller's memory */
+    LC_PLACE_OUTPUT, /* at = number of the output: the caller's memory */
     LC_PLACE_VIEW    /* at = the value whose memory it shares; resolved before the plan is ready */
 } lc_place_kind;
 
@@ -58,13 +58,23 @@ struct lc_plan {
     int n_steps, n_constants;
     int n_in, n_out; /* arguments of all run steps together */
 
+    /* With backward: run steps [n_first, n_steps) are its, and constants are run steps too. */
+    int n_first;
+    int first_in, first_out; /* arguments of the steps before n_first */
+    lc_gradients gradients;
+    lc_value *kept; /* values in the arena that backward reads of forward */
+    int n_kept;
+    bool *param_read, *input_read; /* per parameter and given input: does backward read it? */
+    int n_given;                   /* inputs of forward */
+
     int threads;         /* team that it is made for; 1 for little work */
     size_t arena_bytes;  /* values and shared scratch */
     size_t bound_bytes;  /* the most bytes that are alive at once: no arena can be smaller */
     size_t thread_bytes; /* scratch of each thread */
 };
 
-/* Runs the passes over a copy of `ir` and plans the result. */
+/* Appends backward if a leaf wants a gradient, runs the passes over that copy of `ir` and plans the
+ * result. */
 lc_status lc_plan_create(const lc_ir *ir, int threads, lc_plan **out);
 void lc_plan_destroy(lc_plan *plan);
 
@@ -90,6 +100,23 @@ void lc_plan_release(lc_plan *plan);
 lc_status lc_execution_acquire(lc_plan *plan, lc_execution **out);
 void lc_execution_release(lc_plan *plan, lc_execution *e);
 void lc_execution_destroy(lc_execution *e);
+
+/* --- running (run.c) */
+/* The memory of one run beside the arena, by number. */
+typedef struct lc_run_memory {
+    const void *const *inputs;
+    const lc_source *sources; /* parameters */
+    void *const *outputs;
+} lc_run_memory;
+/* Points all values and steps of `e` to their memory. LC_ERR_MEMORY. */
+lc_status lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *memory);
+/* Run steps [begin, end); those before have been skipped or run. */
+lc_status lc_run_steps(const lc_graph *g, const lc_plan *plan, lc_execution *e, int begin, int end,
+                       const lc_run_options *options);
+/* Forward of the recording that was extracted last into data[0 .. ir.n_wanted), then its effects. The
+ * workspace of g says afterwards where inputs and parameters were read. */
+lc_status lc_run_forward(lc_graph *g, const lc_plan *plan, lc_execution *e, void *const *data,
+                         const lc_run_options *options);
 
 /* Fills e->constants (constants.c), one reference each; sources: the plan's parameters by number.
  * LC_ERR_INTERRUPTED if stopped. */

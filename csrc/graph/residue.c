@@ -97,7 +97,20 @@ void lc_residue_destroy(lc_residue *r)
     lc_free(r);
 }
 
-static void guess(const lc_residue *r, int64_t item, float *to)
+/* The ranges of rows that an item has packed. */
+typedef struct ranges {
+    int n;
+    int64_t first[LC_UNPACK_RANGES], count;
+} ranges;
+
+static ranges ranges_of(const lc_residue *r, int64_t item)
+{
+    ranges g = {0};
+    g.n = r->step.op->unpack->rows(&r->step, item, g.first, &g.count);
+    return g;
+}
+
+static void guess(const lc_residue *r, int64_t item, float *const *to)
 {
     void *out[1] = {r->packed};
     const lc_bind bind = {r->data, out, NULL, NULL};
@@ -108,8 +121,8 @@ size_t lc_residue_scratch(const lc_residue *r)
 {
     int64_t most = 0;
     for (int64_t item = 0; item < r->step.items[0]; item++) {
-        int64_t first, n = r->step.op->unpack->rows(&r->step, item, &first);
-        most = n > most ? n : most;
+        const ranges g = ranges_of(r, item);
+        most = g.n * g.count > most ? g.n * g.count : most;
     }
     return (size_t)(most * r->row);
 }
@@ -141,12 +154,17 @@ static void add_row(lc_residue *r, int64_t row, const float *w, const float *g)
 void lc_residue_add(lc_residue *r, const float *w, int64_t begin, int64_t end, float *scratch)
 {
     for (int64_t item = begin; item < end; item++) {
-        int64_t first, n = r->step.op->unpack->rows(&r->step, item, &first);
-        if (n == 0 || atomic_load_explicit(&r->used, memory_order_relaxed) > r->room)
+        const ranges g = ranges_of(r, item);
+        float *to[LC_UNPACK_RANGES];
+        if (g.count == 0 || atomic_load_explicit(&r->used, memory_order_relaxed) > r->room)
             continue;
-        guess(r, item, scratch);
-        for (int64_t i = 0; i < n; i++)
-            add_row(r, first + i, w + (first + i) * r->row, scratch + i * r->row);
+        for (int i = 0; i < g.n; i++)
+            to[i] = scratch + i * g.count * r->row;
+        guess(r, item, to);
+        for (int64_t k = 0; k < g.n * g.count; k++) {
+            const int64_t row = g.first[k / g.count] + k % g.count;
+            add_row(r, row, w + row * r->row, scratch + k * r->row);
+        }
     }
 }
 
@@ -162,23 +180,33 @@ bool lc_residue_finish(lc_residue *r)
     return true;
 }
 
-void lc_residue_restore(const lc_residue *r, float *w)
+static void restore_row(const lc_residue *r, int64_t row, float *w)
 {
     const uint32_t middle = (UINT32_C(1) << (r->bits - 1)) - 1, mask = 2 * middle + 1;
+    const unsigned char *codes = r->codes + (size_t)row * r->row_codes;
     const int each = 8 / r->bits;
+    for (int64_t i = 0; i < r->row; i++) {
+        uint32_t bits;
+        memcpy(&bits, w + i, sizeof bits);
+        const uint32_t code = (uint32_t)codes[i / each] >> i % each * r->bits & mask;
+        bits = lc_ordered(lc_ordered(bits) + code - middle);
+        memcpy(w + i, &bits, sizeof bits);
+    }
+}
+
+void lc_residue_restore(const lc_residue *r, float *w)
+{
     for (int64_t item = 0; item < r->step.items[0]; item++) {
-        int64_t first, n = r->step.op->unpack->rows(&r->step, item, &first);
-        if (n == 0)
+        const ranges g = ranges_of(r, item);
+        float *to[LC_UNPACK_RANGES];
+        if (g.count == 0)
             continue;
-        guess(r, item, w + first * r->row);
-        for (int64_t row = first; row < first + n; row++)
-            for (int64_t i = 0; i < r->row; i++) {
-                const unsigned byte = r->codes[(size_t)row * r->row_codes + (size_t)(i / each)];
-                uint32_t bits;
-                memcpy(&bits, w + row * r->row + i, sizeof bits);
-                bits = lc_ordered(lc_ordered(bits) + (byte >> i % each * r->bits & mask) - middle);
-                memcpy(w + row * r->row + i, &bits, sizeof bits);
-            }
+        for (int i = 0; i < g.n; i++)
+            to[i] = w + g.first[i] * r->row;
+        guess(r, item, to);
+        for (int i = 0; i < g.n; i++)
+            for (int64_t row = g.first[i]; row < g.first[i] + g.count; row++)
+                restore_row(r, row, w + row * r->row);
     }
     const int64_t used = atomic_load(&r->used);
     for (int64_t k = 0; k < used; k++)

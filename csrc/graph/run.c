@@ -23,6 +23,7 @@ typedef struct team_run {
 
     double next_check; /* caller's thread only */
     atomic_int failed; /* an lc_status; set by whoever fails or is told to stop first */
+    int team;          /* threads that took part */
     int leave[2]; /* by parity of the barrier: written by thread 0 before it, read by all after it
                    */
     char message[512]; /* of the failure; guarded by `failed` having been won */
@@ -107,6 +108,7 @@ static lc_status run_team(team_run *r, int threads)
     r->leave[0] = r->leave[1] = 0;
     r->next_check = r->options && r->options->stop ? lc_seconds() + STOP_CHECK_SECONDS : 0;
     int got = lc_threads_acquire(threads);
+    r->team = got;
     lc_parallel(got, team_main, r);
     lc_threads_release(got);
     lc_status status = (lc_status)atomic_load(&r->failed);
@@ -123,18 +125,7 @@ static void drop_constants(const lc_plan *plan, lc_execution *e)
 
 /* --- binding values to memory */
 
-/* Fills in what the recording knows of this run's parameters. */
-static lc_status find_sources(const lc_graph *g, lc_graph_work *w)
-{
-    LC_TRY(
-        lc_ir_reserve((void **)&w->sources, sizeof *w->sources, w->ir.n_params, &w->cap_sources));
-    for (int i = 0; i < w->ir.n_params; i++)
-        LC_TRY(lc_graph_source(g, w->params[i], &w->sources[i]));
-    return LC_OK;
-}
-
-static lc_status bind_values(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
-                             lc_execution *e, void *const *outputs)
+lc_status lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *m)
 {
     for (int v = 0; v < plan->ir.n_values; v++) {
         int64_t at = plan->places[v].at;
@@ -144,20 +135,17 @@ static lc_status bind_values(const lc_graph *g, const lc_plan *plan, const lc_gr
             data = e->arena + at;
             break;
         case LC_PLACE_INPUT:
-            data = (void *)(uintptr_t)lc_graph_input_data(g, work->inputs[at]);
-            if (!data && lc_desc_count(&plan->ir.values[v].desc))
-                return lc_fail(LC_ERR_RUNTIME, "an input of this recording has no contents");
+            data = (void *)(uintptr_t)m->inputs[at];
             break;
-        case LC_PLACE_PARAM:
-            data = lc_storage_data(work->sources[at].storage);
-            if (!data)
+        case LC_PLACE_PARAM: /* none: backward does not read it */
+            if (m->sources[at].storage && !(data = lc_storage_data(m->sources[at].storage)))
                 return LC_ERR_MEMORY;
             break;
         case LC_PLACE_CONST:
             data = lc_storage_data(e->constants[at]);
             break;
         case LC_PLACE_OUTPUT:
-            data = outputs[at];
+            data = m->outputs[at];
             break;
         case LC_PLACE_NONE:
         case LC_PLACE_VIEW:
@@ -178,24 +166,58 @@ static lc_status bind_values(const lc_graph *g, const lc_plan *plan, const lc_gr
 
 /* --- profile */
 
-static lc_status start_profile(const lc_plan *plan, lc_profile *p, double **seconds)
+/* What the steps are called, which the plan does not know. g may be NULL: nothing. */
+static const char *step_scope(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
+                              int step)
 {
-    lc_profile_free(p);
-    p->rows = lc_alloc_zero((size_t)plan->n_steps * sizeof *p->rows + 1);
-    *seconds = lc_alloc_zero((size_t)plan->n_steps * sizeof **seconds + 1);
-    return p->rows && *seconds ? LC_OK : LC_ERR_MEMORY;
+    int32_t at = plan->ir.nodes[plan->step_nodes[step]].scope;
+    return at < 0 || !g ? "" : lc_graph_scope_at(g, work->ir.nodes[at].scope);
 }
 
-static void finish_profile(const lc_plan *plan, lc_profile *p, const double *seconds)
+/* Everything that may fail, so that nothing can once the run is over. */
+static lc_status start_profile(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
+                               int begin, int n_steps, lc_profile *p, double **seconds)
 {
-    p->count = plan->n_steps;
-    p->arena_bytes = (int64_t)plan->arena_bytes;
-    p->arena_bound = (int64_t)plan->bound_bytes;
+    const size_t size = sizeof *p->rows;
+    lc_profile_row *rows =
+        lc_realloc(p->rows, (size_t)p->count * size, (size_t)(p->count + n_steps) * size + 1);
+    if (!rows)
+        return LC_ERR_MEMORY;
+    p->rows = rows;
+    memset(rows + p->count, 0, (size_t)n_steps * size);
+    *seconds = lc_alloc_zero((size_t)n_steps * sizeof **seconds + 1);
+    if (!*seconds)
+        return LC_ERR_MEMORY;
+    for (int i = 0; i < n_steps; i++)
+        if (!(rows[p->count + i].scope = lc_strdup(step_scope(g, plan, work, begin + i)))) {
+            while (i-- > 0)
+                lc_free(rows[p->count + i].scope);
+            return LC_ERR_MEMORY;
+        }
+    return LC_OK;
+}
+
+static void drop_profile(int n_steps, lc_profile *p)
+{
+    for (int i = 0; i < n_steps; i++)
+        lc_free(p->rows[p->count + i].scope);
+}
+
+static void finish_profile(const lc_plan *plan, int begin, int n_steps, lc_profile *p,
+                           const double *seconds, int team)
+{
+    lc_profile_row *rows = p->rows + p->count;
+    p->count += n_steps;
+    p->threads = team > p->threads ? team : p->threads;
+    if ((int64_t)plan->arena_bytes > p->arena_bytes)
+        p->arena_bytes = (int64_t)plan->arena_bytes;
+    if ((int64_t)plan->bound_bytes > p->arena_bound)
+        p->arena_bound = (int64_t)plan->bound_bytes;
     for (int c = 0; c < plan->n_constants; c++)
         p->constant_bytes += (int64_t)lc_desc_bytes(plan->steps[plan->constants[c].node].out);
-    for (int i = 0; i < plan->n_steps; i++) {
-        const lc_step *s = &plan->steps[plan->step_nodes[i]];
-        lc_profile_row *row = &p->rows[i];
+    for (int i = 0; i < n_steps; i++) {
+        const lc_step *s = &plan->steps[plan->step_nodes[begin + i]];
+        lc_profile_row *row = &rows[i];
         row->op = s->op->name;
         row->algorithm = s->algorithm;
         row->seconds = seconds[i];
@@ -212,8 +234,127 @@ static void finish_profile(const lc_plan *plan, lc_profile *p, const double *sec
 
 void lc_profile_free(lc_profile *p)
 {
+    for (int i = 0; i < p->count; i++)
+        lc_free(p->rows[i].scope);
     lc_free(p->rows);
     memset(p, 0, sizeof *p);
+}
+
+lc_status lc_run_steps(const lc_graph *g, const lc_plan *plan, lc_execution *e, int begin, int end,
+                       const lc_run_options *options)
+{
+    const lc_graph_work *work = g ? lc_graph_workspace((lc_graph *)g) : NULL;
+    double *seconds = NULL;
+    bool described = false; /* the profile has names for the rows to come */
+    lc_status status = LC_OK;
+    int later = begin > 0; /* backward: it begins where forward ends */
+    if (options && options->profile)
+        LC_TRY_GOTO(start_profile(g, plan, work, begin, end - begin, options->profile, &seconds),
+                    done);
+    described = seconds != NULL;
+    team_run r = {.plan = plan,
+                  .nodes = plan->step_nodes + begin,
+                  .n_steps = end - begin,
+                  .in = e->in + (later ? plan->first_in : 0),
+                  .out = e->out + (later ? plan->first_out : 0),
+                  .shared_at = plan->shared_at + begin,
+                  .arena = e->arena,
+                  .scratch = e->arena + plan->arena_bytes,
+                  .options = options,
+                  .seconds = seconds};
+    LC_TRY_GOTO(run_team(&r, plan->threads), done);
+    if (described)
+        finish_profile(plan, begin, end - begin, options->profile, seconds, r.team);
+    described = false;
+done:
+    if (described)
+        drop_profile(end - begin, options->profile);
+    lc_free(seconds);
+    return status;
+}
+
+/* Fills in what the recording knows of this run's inputs and parameters. */
+static lc_status find_sources(const lc_graph *g, const lc_plan *plan, lc_graph_work *w)
+{
+    const lc_ir *ir = &w->ir;
+    LC_TRY(lc_ir_reserve((void **)&w->input_data, sizeof *w->input_data, plan->ir.n_inputs,
+                         &w->cap_input_data));
+    LC_TRY(lc_ir_reserve((void **)&w->sources, sizeof *w->sources, ir->n_params, &w->cap_sources));
+    for (int i = 0; i < ir->n_inputs; i++) {
+        w->input_data[i] = lc_graph_input_data(g, w->inputs[i]);
+        if (!w->input_data[i] && lc_desc_count(lc_graph_desc(g, w->inputs[i])))
+            return lc_fail(LC_ERR_RUNTIME, "an input of this recording has no contents");
+    }
+    for (int i = ir->n_inputs; i < plan->ir.n_inputs; i++) /* of backward */
+        w->input_data[i] = NULL;
+    for (int i = 0; i < ir->n_params; i++)
+        LC_TRY(lc_graph_source(g, w->params[i], &w->sources[i]));
+    return LC_OK;
+}
+
+/* Where effects go: fresh storages, in the order of ir.outs. */
+typedef struct effects {
+    int n;
+    lc_param **params;
+    lc_storage **storages; /* in one piece of memory with params */
+} effects;
+
+static lc_status make_effects(const lc_graph *g, const lc_ir *ir, void **out_data, effects *f)
+{
+    f->n = 0;
+    f->params = NULL;
+    int n = ir->n_forward - ir->n_wanted, n_all;
+    const lc_effect *all = lc_graph_effects(g, &n_all);
+    if (n == 0)
+        return LC_OK;
+    f->params = lc_alloc_zero((size_t)n * (sizeof *f->params + sizeof *f->storages));
+    if (!f->params)
+        return LC_ERR_MEMORY;
+    f->storages = (lc_storage **)(f->params + n);
+    for (int i = 0; i < n_all; i++) {
+        if (all[i].done)
+            continue;
+        LC_TRY(
+            lc_storage_create(lc_desc_bytes(lc_graph_desc(g, all[i].value)), &f->storages[f->n]));
+        f->params[f->n] = all[i].param;
+        out_data[ir->n_wanted + f->n] = lc_storage_data(f->storages[f->n]);
+        f->n++;
+    }
+    return LC_OK;
+}
+
+static void commit_effects(const lc_graph *g, const effects *f)
+{
+    int n_all;
+    lc_effect *all = lc_graph_effects(g, &n_all);
+    lc_param_exchange(f->n, f->params, f->storages);
+    for (int i = 0; i < n_all; i++)
+        all[i].done = true;
+}
+
+lc_status lc_run_forward(lc_graph *g, const lc_plan *plan, lc_execution *e, void *const *data,
+                         const lc_run_options *options)
+{
+    lc_graph_work *w = lc_graph_workspace(g);
+    effects f = {0};
+    lc_status status = LC_OK;
+    LC_TRY(lc_ir_reserve((void **)&w->out_data, sizeof *w->out_data, plan->ir.n_outs,
+                         &w->cap_out_data));
+    for (int i = 0; i < plan->ir.n_outs; i++)
+        w->out_data[i] = i < w->ir.n_wanted ? data[i] : NULL;
+    LC_TRY(find_sources(g, plan, w));
+    LC_TRY_GOTO(make_effects(g, &w->ir, w->out_data, &f), done);
+    LC_TRY_GOTO(lc_provide_constants(plan, e, w->sources, options), done);
+    lc_run_memory memory = {w->input_data, w->sources, w->out_data};
+    LC_TRY_GOTO(lc_run_bind(plan, e, &memory), done);
+    LC_TRY_GOTO(lc_run_steps(g, plan, e, 0, plan->n_first, options), done);
+    commit_effects(g, &f);
+done:
+    drop_constants(plan, e);
+    for (int i = 0; i < f.n; i++)
+        lc_storage_release(f.storages[i]);
+    lc_free(f.params);
+    return status;
 }
 
 lc_status lc_graph_run(lc_graph *g, int n, const lc_value *outs, void *const *data,
@@ -222,37 +363,16 @@ lc_status lc_graph_run(lc_graph *g, int n, const lc_value *outs, void *const *da
     lc_graph_work *work = lc_graph_workspace(g);
     lc_plan *plan = NULL;
     lc_execution *e = NULL;
-    double *seconds = NULL;
     lc_status status = LC_OK;
     int threads = lc_threads_get();
-    LC_TRY(lc_ir_extract(g, n, outs, work));
+    LC_TRY(lc_ir_extract(g, n, outs, false, work));
     LC_TRY(lc_ir_make_key(work, threads));
     LC_TRY(lc_plan_acquire(work, threads, &plan));
     LC_TRY_GOTO(lc_execution_acquire(plan, &e), done);
-    LC_TRY_GOTO(find_sources(g, work), done);
-    LC_TRY_GOTO(lc_provide_constants(plan, e, work->sources, options), done);
-    LC_TRY_GOTO(bind_values(g, plan, work, e, data), done);
-    if (options && options->profile)
-        LC_TRY_GOTO(start_profile(plan, options->profile, &seconds), done);
-    team_run r = {.plan = plan,
-                  .nodes = plan->step_nodes,
-                  .n_steps = plan->n_steps,
-                  .in = e->in,
-                  .out = e->out,
-                  .shared_at = plan->shared_at,
-                  .arena = e->arena,
-                  .scratch = e->arena + plan->arena_bytes,
-                  .options = options,
-                  .seconds = seconds};
-    LC_TRY_GOTO(run_team(&r, plan->threads), done);
-    if (seconds)
-        finish_profile(plan, options->profile, seconds);
+    LC_TRY_GOTO(lc_run_forward(g, plan, e, data, options), done);
 done:
-    lc_free(seconds);
-    if (e) {
-        drop_constants(plan, e);
+    if (e)
         lc_execution_release(plan, e);
-    }
     lc_plan_release(plan);
     return status;
 }

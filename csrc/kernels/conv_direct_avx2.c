@@ -16,6 +16,16 @@ static inline __attribute__((always_inline)) lc_v conv_permute(lc_v x, lc_vi lan
     return _mm256_permutevar_ps(x, lanes);
 }
 
+/* The same for groups of four. */
+static inline __attribute__((always_inline)) lc_v conv_permute4(lc_v x, const int c, lc_vi lanes)
+{
+    (void)lanes;
+    return c == 0   ? _mm256_permute_ps(x, 0x00)
+           : c == 1 ? _mm256_permute_ps(x, 0x55)
+           : c == 2 ? _mm256_permute_ps(x, 0xaa)
+                    : _mm256_permute_ps(x, 0xff);
+}
+
 #include "kernels/conv_direct_body.h"
 
 void lc_conv_dense_f32__avx2(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,

@@ -15,6 +15,12 @@ static inline __attribute__((always_inline)) lc_v conv_permute(lc_v x, lc_vi lan
     return lc_v_perm(x, lanes);
 }
 
+static inline __attribute__((always_inline)) lc_v conv_permute4(lc_v x, const int c, lc_vi lanes)
+{
+    (void)c;
+    return lc_v_perm(x, lanes);
+}
+
 #include "kernels/conv_direct_body.h"
 
 void lc_conv_dense_f32__avx512(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,

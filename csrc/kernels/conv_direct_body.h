@@ -1,6 +1,6 @@
 /* The direct convolution kernels, written once over the interface of base/simd_<isa>.h. The
  * including file gives CONV_PX2, CONV_PX1, CONV_PXG, CONV_PX3 (pixels per block) and
- * conv_permute, and wraps conv_dense and conv_lanes in functions of its own.
+ * conv_permute and conv_permute4, and wraps conv_dense and conv_lanes in functions of its own.
  *
  * A row of output pixels is cut evenly into blocks of at most that many pixels (49 = 12 + 12 + 12 +
  * 13 rather than 14 + 14 + 14 + 7), and each count has its own copy of the loops, in which all sums
@@ -189,17 +189,36 @@ CONV_INLINE const float *conv_steps(const int px, const int nv, const float *x, 
     return w;
 }
 
+/* `steps` k-steps, a multiple of 8, of pixels that lie side by side: their addresses are constants
+ * away from one pointer. With an index register in half of the loads the loop reaches 89 % of the
+ * peak (Zen 1), with constants 97 %. */
+CONV_INLINE const float *conv_steps_unit(const int px, const int nv, const float *x, const float *w,
+                                         int64_t steps, lc_v acc[][LC_CONV_MAX_NV])
+{
+    do {
+        CONV_UNROLL
+        for (int u = 0; u < 8; u++)
+            CONV_STEP(x + i * LC_VLEN + u, w + u * nv * LC_VLEN);
+        x += 8;
+        w += 8 * nv * LC_VLEN;
+        steps -= 8;
+    } while (steps > 0);
+    return w;
+}
+
 /* All taps inside. Taps of a row that lie side by side in memory (dilation 1) are one run of
- * k-steps. */
-CONV_INLINE void conv_inside(const int px, const int nv, const lc_conv_run *r, const conv_spot *s)
+ * k-steps. `unit`: so do they, in whole blocks, and so do the pixels. */
+CONV_INLINE void conv_inside(const int px, const int nv, const bool unit, const lc_conv_run *r,
+                             const conv_spot *s)
 {
     lc_v acc[CONV_PX_MOST][LC_CONV_MAX_NV];
     CONV_ZERO(acc);
-    const bool merge = r->kw == 1 || (r->dilation[1] == 1 && r->x_col == r->cb);
+    const bool merge = unit || r->kw == 1 || (r->dilation[1] == 1 && r->x_col == r->cb);
     const int64_t steps = merge ? r->kw * r->cb : r->cb, kwn = merge ? 1 : r->kw;
     const int64_t kw_move = r->dilation[1] * r->x_col, kh_move = r->dilation[0] * r->x_row;
-    int64_t pix = r->stride[1] * r->x_col;
-    CONV_OPAQUE(pix);
+    int64_t pix = unit ? LC_VLEN : r->stride[1] * r->x_col;
+    if (!unit)
+        CONV_OPAQUE(pix);
     const float *xb = s->x + s->iw * r->x_col, *wb = s->w;
     for (int64_t b = r->blocks; b > 0; b--, xb += r->x_blk, wb += r->w_blk) {
         const float *w = wb, *xr = xb;
@@ -211,6 +230,10 @@ CONV_INLINE void conv_inside(const int px, const int nv, const lc_conv_run *r, c
         }
         for (int64_t kh = s->khn; kh > 0; kh--, xr += kh_move) {
             const float *xt = xr;
+            if (unit) {
+                w = conv_steps_unit(px, nv, xt, w, steps, acc);
+                continue;
+            }
             for (int64_t kw = kwn; kw > 0; kw--, xt += kw_move)
                 w = conv_steps(px, nv, xt, pix, w, steps, acc);
         }
@@ -295,51 +318,90 @@ CONV_INLINE void conv_edge(const int px, const int nv, const lc_conv_run *r, con
 }
 
 /* Small groups: the block of inputs at a tap is one vector; copies of it with channel c of each
- * group spread over the lanes of its group meet weights [c][lane]. `full`: the group is the whole
- * block, a copy is a broadcast. */
-CONV_INLINE lc_v conv_spread(const bool full, const float *x, int64_t c, lc_vi lanes)
+ * group spread over the lanes of its group meet weights [c][lane]. The size of the groups: any; the
+ * whole block, a copy is a broadcast; four, the permutations are constants (with variable ones: 35
+ * rather than 75 % of the peak on Zen 1); one, as depthwise convolutions have, nothing is moved. */
+typedef enum conv_group { CONV_ANY, CONV_FULL, CONV_FOUR, CONV_ONE } conv_group;
+
+CONV_INLINE lc_v conv_spread(const conv_group group, const float *x, const int c, lc_vi lanes)
 {
-    return full ? lc_v_broadcast(x + c) : conv_permute(lc_v_loadu(x), lanes);
+    return group == CONV_FULL   ? lc_v_broadcast(x + c)
+           : group == CONV_FOUR ? conv_permute4(lc_v_loadu(x), c, lanes)
+           : group == CONV_ONE  ? lc_v_loadu(x)
+                                : conv_permute(lc_v_loadu(x), lanes);
 }
 
-CONV_INLINE void conv_groups(const int px, const bool full, const bool edge, const lc_conv_run *r,
-                             const conv_spot *s)
+/* Channel c of all pixels and one tap. */
+CONV_INLINE void conv_group_tap(const int px, const conv_group group, const int c,
+                                const float *const *x, const float *w, const int32_t *spread,
+                                lc_v acc[][LC_CONV_MAX_NV])
+{
+    const lc_vi lanes = lc_vi_loadu(spread + c * LC_VLEN);
+    const lc_v wc = lc_v_loadu(w + c * LC_VLEN);
+    CONV_UNROLL
+    for (int i = 0; i < px; i++)
+        acc[i][0] = lc_v_fma(conv_spread(group, x[i], c, lanes), wc, acc[i][0]);
+}
+
+CONV_INLINE void conv_groups(const int px, const conv_group group, const bool edge,
+                             const lc_conv_run *r, const conv_spot *s)
 {
     lc_v acc[CONV_PX_MOST][LC_CONV_MAX_NV];
-    const int nv = 1;
+    const int nv = 1, cg = group == CONV_FOUR ? 4 : group == CONV_ONE ? 1 : (int)r->cb;
     CONV_ZERO(acc);
-    const int64_t cg = r->cb, kh_move = r->dilation[0] * r->x_row, pix = r->stride[1] * LC_VLEN;
+    const int64_t kh_move = r->dilation[0] * r->x_row, pix = r->stride[1] * LC_VLEN;
     const float *xr = s->x, *w = s->w;
     for (int64_t kh = s->khn; kh > 0; kh--, xr += kh_move) {
         int64_t iw0 = s->iw;
-        for (int64_t kw = r->kw; kw > 0; kw--, iw0 += r->dilation[1]) {
+        for (int64_t kw = r->kw; kw > 0; kw--, iw0 += r->dilation[1], w += cg * LC_VLEN) {
             const float *x[CONV_PXG];
             CONV_UNROLL
             for (int i = 0; i < px; i++)
                 x[i] = edge && (uint64_t)(iw0 + i * r->stride[1]) >= (uint64_t)r->w_in
                            ? conv_zeros
                            : xr + iw0 * LC_VLEN + i * pix;
-            for (int64_t c = 0; c < cg; c++, w += LC_VLEN) {
-                const lc_vi lanes = lc_vi_loadu(s->spread + c * LC_VLEN);
-                const lc_v wc = lc_v_loadu(w);
+            if (group == CONV_FOUR) {
                 CONV_UNROLL
-                for (int i = 0; i < px; i++)
-                    acc[i][0] = lc_v_fma(conv_spread(full, x[i], c, lanes), wc, acc[i][0]);
+                for (int c = 0; c < 4; c++)
+                    conv_group_tap(px, group, c, x, w, s->spread, acc);
+            } else {
+                for (int c = 0; c < cg; c++)
+                    conv_group_tap(px, group, c, x, w, s->spread, acc);
             }
         }
     }
     conv_finish(px, nv, r, s, acc);
 }
 
+/* Channel c of all pixels and a row of three taps. */
+CONV_INLINE void conv_group_row(const int px, const conv_group group, const int c, const int cg,
+                                const float *const *x, const float *w, const int32_t *spread,
+                                lc_v acc[][LC_CONV_MAX_NV])
+{
+    const lc_vi lanes = lc_vi_loadu(spread + c * LC_VLEN);
+    lc_v wk[3];
+    CONV_UNROLL
+    for (int k = 0; k < 3; k++)
+        wk[k] = lc_v_loadu(w + (k * cg + c) * LC_VLEN);
+    CONV_UNROLL
+    for (int j = 0; j < px + 2; j++) {
+        const lc_v in = conv_spread(group, x[j], c, lanes);
+        CONV_UNROLL
+        for (int k = 0; k < 3; k++)
+            if (j - k >= 0 && j - k < px)
+                acc[j - k][0] = lc_v_fma(in, wk[k], acc[j - k][0]);
+    }
+}
+
 /* The same for kernels 3 wide that move by 1: a copy, once made, serves three pixels. Here the
  * order of the sum is kh, c, kw. */
-CONV_INLINE void conv_groups3(const int px, const bool full, const bool edge, const lc_conv_run *r,
-                              const conv_spot *s)
+CONV_INLINE void conv_groups3(const int px, const conv_group group, const bool edge,
+                              const lc_conv_run *r, const conv_spot *s)
 {
     lc_v acc[CONV_PX_MOST][LC_CONV_MAX_NV];
-    const int nv = 1;
+    const int nv = 1, cg = group == CONV_FOUR ? 4 : group == CONV_ONE ? 1 : (int)r->cb;
     CONV_ZERO(acc);
-    const int64_t cg = r->cb, kh_move = r->dilation[0] * r->x_row;
+    const int64_t kh_move = r->dilation[0] * r->x_row;
     const float *xr = s->x, *w = s->w;
     for (int64_t kh = s->khn; kh > 0; kh--, xr += kh_move, w += 3 * cg * LC_VLEN) {
         const float *x[CONV_PX3 + 2], *x0 = xr + s->iw * LC_VLEN;
@@ -347,20 +409,13 @@ CONV_INLINE void conv_groups3(const int px, const bool full, const bool edge, co
         for (int j = 0; j < px + 2; j++)
             x[j] =
                 edge && (uint64_t)(s->iw + j) >= (uint64_t)r->w_in ? conv_zeros : x0 + j * LC_VLEN;
-        for (int64_t c = 0; c < cg; c++) {
-            const lc_vi lanes = lc_vi_loadu(s->spread + c * LC_VLEN);
-            lc_v wk[3];
+        if (group == CONV_FOUR) {
             CONV_UNROLL
-            for (int k = 0; k < 3; k++)
-                wk[k] = lc_v_loadu(w + (k * cg + c) * LC_VLEN);
-            CONV_UNROLL
-            for (int j = 0; j < px + 2; j++) {
-                const lc_v in = conv_spread(full, x[j], c, lanes);
-                CONV_UNROLL
-                for (int k = 0; k < 3; k++)
-                    if (j - k >= 0 && j - k < px)
-                        acc[j - k][0] = lc_v_fma(in, wk[k], acc[j - k][0]);
-            }
+            for (int c = 0; c < 4; c++)
+                conv_group_row(px, group, c, 4, x, w, s->spread, acc);
+        } else {
+            for (int c = 0; c < cg; c++)
+                conv_group_row(px, group, c, cg, x, w, s->spread, acc);
         }
     }
     conv_finish(px, nv, r, s, acc);
@@ -394,14 +449,28 @@ typedef void conv_block_fn(int64_t px, const lc_conv_run *r, const conv_spot *s)
 CONV_NOINLINE void conv_inside_2(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PX2, conv_inside(px, 2, r, s))
+        CONV_CASES(CONV_PX2, conv_inside(px, 2, false, r, s))
     }
 }
 
 CONV_NOINLINE void conv_inside_1(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PX1, conv_inside(px, 1, r, s))
+        CONV_CASES(CONV_PX1, conv_inside(px, 1, false, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_unit_2(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX2, conv_inside(px, 2, true, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_unit_1(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX1, conv_inside(px, 1, true, r, s))
     }
 }
 
@@ -426,59 +495,115 @@ CONV_NOINLINE void conv_edge_1(int64_t count, const lc_conv_run *r, const conv_s
     }
 }
 
-CONV_NOINLINE void conv_groups_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
+CONV_NOINLINE void conv_groups_any_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PXG, conv_groups(px, false, false, r, s))
+        CONV_CASES(CONV_PXG, conv_groups(px, CONV_ANY, false, r, s))
     }
 }
 
-CONV_NOINLINE void conv_groups_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
+CONV_NOINLINE void conv_groups_any_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PXG, conv_groups(px, false, true, r, s))
+        CONV_CASES(CONV_PXG, conv_groups(px, CONV_ANY, true, r, s))
     }
 }
 
-CONV_NOINLINE void conv_groups_inside_full(int64_t count, const lc_conv_run *r, const conv_spot *s)
+CONV_NOINLINE void conv_groups_full_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PXG, conv_groups(px, true, false, r, s))
+        CONV_CASES(CONV_PXG, conv_groups(px, CONV_FULL, false, r, s))
     }
 }
 
-CONV_NOINLINE void conv_groups_edge_full(int64_t count, const lc_conv_run *r, const conv_spot *s)
+CONV_NOINLINE void conv_groups_full_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PXG, conv_groups(px, true, true, r, s))
+        CONV_CASES(CONV_PXG, conv_groups(px, CONV_FULL, true, r, s))
     }
 }
 
-CONV_NOINLINE void conv_groups3_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
+CONV_NOINLINE void conv_groups_four_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PX3, conv_groups3(px, false, false, r, s))
+        CONV_CASES(CONV_PXG, conv_groups(px, CONV_FOUR, false, r, s))
     }
 }
 
-CONV_NOINLINE void conv_groups3_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
+CONV_NOINLINE void conv_groups_four_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PX3, conv_groups3(px, false, true, r, s))
+        CONV_CASES(CONV_PXG, conv_groups(px, CONV_FOUR, true, r, s))
     }
 }
 
-CONV_NOINLINE void conv_groups3_inside_full(int64_t count, const lc_conv_run *r, const conv_spot *s)
+CONV_NOINLINE void conv_groups_one_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PX3, conv_groups3(px, true, false, r, s))
+        CONV_CASES(CONV_PXG, conv_groups(px, CONV_ONE, false, r, s))
     }
 }
 
-CONV_NOINLINE void conv_groups3_edge_full(int64_t count, const lc_conv_run *r, const conv_spot *s)
+CONV_NOINLINE void conv_groups_one_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
 {
     switch (count) {
-        CONV_CASES(CONV_PX3, conv_groups3(px, true, true, r, s))
+        CONV_CASES(CONV_PXG, conv_groups(px, CONV_ONE, true, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_groups3_any_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX3, conv_groups3(px, CONV_ANY, false, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_groups3_any_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX3, conv_groups3(px, CONV_ANY, true, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_groups3_full_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX3, conv_groups3(px, CONV_FULL, false, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_groups3_full_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX3, conv_groups3(px, CONV_FULL, true, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_groups3_four_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX3, conv_groups3(px, CONV_FOUR, false, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_groups3_four_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX3, conv_groups3(px, CONV_FOUR, true, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_groups3_one_inside(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX3, conv_groups3(px, CONV_ONE, false, r, s))
+    }
+}
+
+CONV_NOINLINE void conv_groups3_one_edge(int64_t count, const lc_conv_run *r, const conv_spot *s)
+{
+    switch (count) {
+        CONV_CASES(CONV_PX3, conv_groups3(px, CONV_ONE, true, r, s))
     }
 }
 
@@ -588,12 +713,16 @@ CONV_INLINE void conv_dense(const lc_conv_run *r, int64_t oh0, int64_t oh1, int6
                             int64_t ow1)
 {
     const bool two = r->nv == 2;
+    const bool unit = r->x_col == LC_VLEN && r->cb == LC_VLEN && r->stride[1] == 1 &&
+                      (r->dilation[1] == 1 || r->kw == 1);
     if (two && (r->flags & LC_RUN_CROSS))
         conv_walk_plane(r, oh1, ow1);
     else if (two)
-        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PX2, NULL, conv_inside_2, conv_edge_2);
+        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PX2, NULL, unit ? conv_unit_2 : conv_inside_2,
+                  conv_edge_2);
     else
-        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PX1, NULL, conv_inside_1, conv_edge_1);
+        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PX1, NULL, unit ? conv_unit_1 : conv_inside_1,
+                  conv_edge_1);
 }
 
 CONV_INLINE void conv_lanes(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,
@@ -601,17 +730,25 @@ CONV_INLINE void conv_lanes(const lc_conv_run *r, int64_t oh0, int64_t oh1, int6
 {
     int32_t spread[LC_VLEN * LC_VLEN]; /* [c][lane]: the lane that the copy for channel c takes */
     const int group = (int)r->cb;
-    const bool full = group == LC_VLEN;
+    static conv_block_fn *const blocks[2][4][2] = {
+        {{conv_groups_any_inside, conv_groups_any_edge},
+         {conv_groups_full_inside, conv_groups_full_edge},
+         {conv_groups_four_inside, conv_groups_four_edge},
+         {conv_groups_one_inside, conv_groups_one_edge}},
+        {{conv_groups3_any_inside, conv_groups3_any_edge},
+         {conv_groups3_full_inside, conv_groups3_full_edge},
+         {conv_groups3_four_inside, conv_groups3_four_edge},
+         {conv_groups3_one_inside, conv_groups3_one_edge}},
+    };
+    const bool three = r->kw == 3 && r->stride[1] == 1 && r->dilation[1] == 1;
+    const conv_group kind = group == LC_VLEN ? CONV_FULL
+                            : group == 4     ? CONV_FOUR
+                            : group == 1     ? CONV_ONE
+                                             : CONV_ANY;
     for (int i = 0; i < group * LC_VLEN; i++)
         spread[i] = (i % LC_VLEN & ~(group - 1)) + i / LC_VLEN;
-    if (r->kw == 3 && r->stride[1] == 1 && r->dilation[1] == 1)
-        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PX3, spread,
-                  full ? conv_groups3_inside_full : conv_groups3_inside,
-                  full ? conv_groups3_edge_full : conv_groups3_edge);
-    else
-        conv_walk(r, oh0, oh1, ow0, ow1, CONV_PXG, spread,
-                  full ? conv_groups_inside_full : conv_groups_inside,
-                  full ? conv_groups_edge_full : conv_groups_edge);
+    conv_walk(r, oh0, oh1, ow0, ow1, three ? CONV_PX3 : CONV_PXG, spread, blocks[three][kind][0],
+              blocks[three][kind][1]);
 }
 
 #endif

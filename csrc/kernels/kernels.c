@@ -6,6 +6,16 @@
 static lc_kernels chosen;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+static const uint8_t uses_s2[36] = {1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4,
+                                    1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 4, 16};
+
+const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS] = {
+    [LC_WINOGRAD_3X3] = {"winograd 4x4", 36, 36, NULL, 1, 3, 1},
+    [LC_WINOGRAD_3X3_S2] = {"winograd 4x4 /2", 81, 36, uses_s2, 1, 3, 2},
+    [LC_WINOGRAD_1X1] = {"strassen", 7, 7, NULL, 2, 1, 0},
+    [LC_WINOGRAD_1X1_TWICE] = {"strassen twice", 49, 49, NULL, 4, 1, 0},
+};
+
 void lc_kernels_fill(lc_kernels *table, lc_isa isa)
 {
     memset(table, 0, sizeof *table);
@@ -13,15 +23,23 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
     table->block = 8;
     lc_conv_kernels_fill__scalar(&table->conv);
     lc_vec_kernels_fill__scalar(&table->vec);
+    lc_grad_kernels_fill__scalar(&table->grad);
     lc_winograd_kernels_fill__scalar(&table->winograd);
     lc_pack_kernels_fill__scalar(&table->pack);
+    lc_probe_kernels_fill__scalar(&table->probe);
+    lc_wgrad_kernels_fill__scalar(&table->wgrad);
+    lc_train_kernels_fill__scalar(&table->train);
 #ifndef LC_NO_AVX2
     if (isa == LC_ISA_AVX2) {
         table->isa = LC_ISA_AVX2;
         lc_conv_kernels_fill__avx2(&table->conv);
         lc_vec_kernels_fill__avx2(&table->vec);
+        lc_grad_kernels_fill__avx2(&table->grad);
         lc_winograd_kernels_fill__avx2(&table->winograd);
         lc_pack_kernels_fill__avx2(&table->pack);
+        lc_probe_kernels_fill__avx2(&table->probe);
+        lc_wgrad_kernels_fill__avx2(&table->wgrad);
+        lc_train_kernels_fill__avx2(&table->train);
     }
 #endif
 #ifndef LC_NO_AVX512
@@ -32,10 +50,14 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
         table->block = 16;
         lc_conv_kernels_fill__avx512(&table->conv);
         lc_vec_kernels_fill__avx512(&table->vec);
+        lc_grad_kernels_fill__avx512(&table->grad);
         lc_winograd_kernels_fill__avx512(&table->winograd);
 #ifndef LC_NO_AVX2
         lc_pack_kernels_fill__avx2(&table->pack);
 #endif
+        lc_probe_kernels_fill__avx512(&table->probe);
+        lc_wgrad_kernels_fill__avx512(&table->wgrad);
+        lc_train_kernels_fill__avx512(&table->train);
     }
 #endif
     (void)isa;

@@ -10,7 +10,11 @@
 #include "base/cpu.h"
 #include "kernels/conv_kernels.h"
 #include "kernels/pack_kernels.h"
+#include "kernels/probe_kernels.h"
+#include "kernels/grad_kernels.h"
+#include "kernels/train_kernels.h"
 #include "kernels/vec_kernels.h"
+#include "kernels/wgrad_kernels.h"
 #include "kernels/winograd_kernels.h"
 
 typedef struct lc_kernels {
@@ -18,8 +22,12 @@ typedef struct lc_kernels {
     int block; /* channels per block of activations: 8 (scalar, AVX2) or 16 (AVX-512) */
     lc_conv_kernels conv;
     lc_vec_kernels vec;
+    lc_grad_kernels grad;
     lc_winograd_kernels winograd;
     lc_pack_kernels pack;
+    lc_probe_kernels probe;
+    lc_wgrad_kernels wgrad;
+    lc_train_kernels train;
 } lc_kernels;
 
 /* The table for lc_cpu_get()->isa. Filled on first use, then constant. */

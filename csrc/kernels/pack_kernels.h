@@ -1,32 +1,59 @@
 /* Packing of weights: from the order of users, where the weights of an output channel (a lane) lie
  * side by side, to rows of lanes, and back.
  *
- *     pack        row of element e [i] = w of lane i [e] * scale[i]
- *     unpack      w of lane i [e] = row of element e [i] * scale[i]
- *     winograd    the 36 rows of each 3x3 filter, u = G (w * scale) G^T (winograd_kernels.h)
- *     unwinograd  back: the nearest that follows from 16 of the 36
- *     differences what weights differ from those that were got back, in codes of few bits
+ *     pack         row of element e [i] = w of lane i [e] * scale[i]
+ *     winograd     the 36 rows of each 3x3 filter, u = G (w * scale) G^T
+ *     strassen     the 7 or 49 rows of each set of weights of 1x1 convolutions
+ *     unpack, ..   back, with 1 / scale: the nearest weights that follow from the rows
+ *     differences  what weights differ from those that were got back, in codes of few bits
  *
- * Products and sums are done in double, in the same order everywhere, and rounded once: packed
- * bytes do not depend on the ISA. */
+ * The transforms are those of winograd_kernels.h. Products and sums are done in double, in the same
+ * order everywhere, and rounded once: packed bytes do not depend on the ISA. All strides and offsets
+ * count floats. */
 #ifndef LC_KERNELS_PACK_KERNELS_H
 #define LC_KERNELS_PACK_KERNELS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-#define LC_PACK_TILE 16 /* most elements, or filters, of a call */
+#define LC_PACK_TILE 16 /* most elements, filters or k-steps of a call */
+#define LC_PACK_MAX_WIDTH 32
 
-/* What a call moves. All strides and offsets count floats. */
-typedef struct lc_pack_tile {
-    int width;           /* lanes of a row: 8, 16 or 32 */
-    const int64_t *lane; /* per lane: where its weights begin, or -1 for a missing one, which packs
-                            to zeros and is left out when unpacking */
-    const double *scale; /* per lane; 0 for missing ones */
-    int64_t at;          /* first element, counted from the beginning of a lane's weights */
-    int n;               /* elements; filters of 9 elements for the winograd pair */
-    int64_t row[LC_PACK_TILE]; /* pack, unpack: where the row of each element begins */
-    int64_t pos;               /* winograd pair: between positions; rows of filters lie together */
-} lc_pack_tile;
+/* The lanes of a row: a multiple of 8. */
+typedef struct lc_pack_lanes {
+    int width;
+    int64_t lane[LC_PACK_MAX_WIDTH]; /* where its weights begin, or -1 for a missing one, which
+                                        packs to zeros and is left out on the way back */
+    double scale[LC_PACK_MAX_WIDTH]; /* 0 for missing lanes */
+} lc_pack_lanes;
+
+typedef struct lc_pack_elements {
+    const lc_pack_lanes *lanes;
+    int n;
+    int64_t from[LC_PACK_TILE]; /* of each, from the beginning of a lane's weights */
+    int64_t row[LC_PACK_TILE];  /* where its row begins */
+} lc_pack_elements;
+
+/* 3x3 filters, whose rows follow each other. */
+typedef struct lc_pack_filters {
+    const lc_pack_lanes *lanes;
+    int n;
+    int64_t from, next; /* the first one, as above; between filters */
+    bool turned;        /* taps are taken in the opposite order */
+    bool s2;            /* the transform for stride 2 */
+    int64_t pos;        /* between the rows of a filter */
+} lc_pack_filters;
+
+/* Channels of 1x1 convolutions: one of each part of the inputs, for the same lane of each part of
+ * the outputs. No lane is missing. */
+typedef struct lc_pack_parts {
+    const lc_pack_lanes *lanes; /* [parts] */
+    int parts;                  /* 2, or 4 (the algorithm applied twice) */
+    int n;                      /* k-steps, whose rows follow each other */
+    int64_t from, next;         /* as above */
+    int64_t part;               /* between parts of the inputs */
+    int64_t pos;
+} lc_pack_parts;
 
 /* Floats as integers in the same order, so that neighbours differ by one: its own inverse. */
 static inline uint32_t lc_ordered(uint32_t bits)
@@ -35,10 +62,12 @@ static inline uint32_t lc_ordered(uint32_t bits)
 }
 
 typedef struct lc_pack_kernels {
-    void (*pack)(const lc_pack_tile *t, const float *w, float *rows);
-    void (*unpack)(const lc_pack_tile *t, const float *rows, float *w);
-    void (*winograd)(const lc_pack_tile *t, const float *w, float *u);
-    void (*unwinograd)(const lc_pack_tile *t, const float *u, float *w);
+    void (*pack)(const lc_pack_elements *t, const float *w, float *rows);
+    void (*unpack)(const lc_pack_elements *t, const float *rows, float *w);
+    void (*winograd)(const lc_pack_filters *t, const float *w, float *u);
+    void (*unwinograd)(const lc_pack_filters *t, const float *u, float *w);
+    void (*strassen)(const lc_pack_parts *t, const float *w, float *u);
+    void (*unstrassen)(const lc_pack_parts *t, const float *u, float *w);
     /* Codes of n weights w against g, `bits` (2 or 4) each, lowest bits first, in (n * bits + 7) / 8
      * bytes. With middle = 2^(bits - 1) - 1 a code is lc_ordered(w) - lc_ordered(g) + middle where
      * that is 0 .. 2 * middle; else it is the code after these, and the weight's bit is set in

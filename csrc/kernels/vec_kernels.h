@@ -17,11 +17,12 @@
  * values over and over (n is a multiple of block then). */
 typedef enum lc_span { LC_SPAN_ALL, LC_SPAN_ONE, LC_SPAN_LANES } lc_span;
 
-/* y[i] = f(x[i]), i < n. lo and hi: clamp only. NaN gives NaN. */
+/* y[i] = f(x[i]), i < n. NaN gives NaN. clamp: to [lo, hi]. scale_shift: x * lo + hi. sign: -1, 0 or 1.
+ * inside: 1 where lo <= x <= hi, else (NaN too) 0. */
 typedef void lc_vec_map_fn(float *y, const float *x, int64_t n, float lo, float hi);
 
 /* y[i] = f(a[i], b[i]), i < n. At least one of a and b is LC_SPAN_ALL. max and min: NaN if
- * either is. */
+ * either is. mask: a where b > 0, else (NaN too) 0. */
 typedef void lc_vec_binary_fn(float *y, const float *a, const float *b, int64_t n, lc_span a_span,
                               lc_span b_span, int block);
 
@@ -60,8 +61,9 @@ typedef void lc_vec_from_block_fn(float *y, int64_t y_step, const float *x, int 
                                   int64_t pixels, int block);
 
 typedef struct lc_vec_kernels {
-    lc_vec_map_fn *relu, *clamp, *neg, *abs, *sqrt, *exp, *log, *sigmoid, *tanh;
-    lc_vec_binary_fn *add, *add_relu, *sub, *mul, *div, *max, *min, *pow;
+    lc_vec_map_fn *relu, *clamp, *neg, *abs, *sqrt, *exp, *log, *sigmoid, *tanh, *scale_shift,
+        *sign, *inside;
+    lc_vec_binary_fn *add, *add_relu, *sub, *mul, *div, *max, *min, *pow, *mask;
     lc_vec_affine_fn *affine;
     lc_vec_sum_fn *sum;
     lc_vec_pool_fn *pool_max, *pool_mean;

@@ -77,6 +77,13 @@ static void lc_vec_min_f32__avx512(float *y, const float *a, const float *b, int
     pair(PAIR_MIN, y, a, b, n, a_span, b_span);
 }
 
+static void lc_vec_mask_f32__avx512(float *y, const float *a, const float *b, int64_t n,
+                                    lc_span a_span, lc_span b_span, int block)
+{
+    (void)block;
+    pair(PAIR_MASK, y, a, b, n, a_span, b_span);
+}
+
 static void lc_vec_affine_f32__avx512(float *y, const float *x, const float *scale,
                                       const float *shift, int64_t n, lc_span span, int block,
                                       bool relu)
@@ -139,6 +146,7 @@ void lc_vec_kernels_fill__avx512(lc_vec_kernels *t)
     t->div = lc_vec_div_f32__avx512;
     t->max = lc_vec_max_f32__avx512;
     t->min = lc_vec_min_f32__avx512;
+    t->mask = lc_vec_mask_f32__avx512;
     t->affine = lc_vec_affine_f32__avx512;
     t->combine = lc_vec_combine_f32__avx512;
     t->sum = lc_vec_sum_f32__avx512;

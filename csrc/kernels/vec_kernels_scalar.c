@@ -71,9 +71,28 @@ static void hyperbolic_tangent(float *y, const float *x, int64_t n, float lo, fl
         y[i] = tanhf(x[i]);
 }
 
+static void scale_shift(float *y, const float *x, int64_t n, float lo, float hi)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] * lo + hi;
+}
+
+static void sign(float *y, const float *x, int64_t n, float lo, float hi)
+{
+    (void)lo, (void)hi;
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] > 0.0f ? 1.0f : x[i] < 0.0f ? -1.0f : x[i] * 0.0f;
+}
+
+static void inside(float *y, const float *x, int64_t n, float lo, float hi)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] >= lo && x[i] <= hi ? 1.0f : 0.0f;
+}
+
 /* ---- two inputs ---- */
 
-typedef enum kind { ADD, ADD_RELU, SUB, MUL, DIV, MAX, MIN, POW } kind;
+typedef enum kind { ADD, ADD_RELU, SUB, MUL, DIV, MAX, MIN, POW, MASK } kind;
 
 static inline float apply(kind f, float a, float b)
 {
@@ -92,6 +111,8 @@ static inline float apply(kind f, float a, float b)
         return a > b || a != a ? a : b;
     case MIN:
         return a < b || a != a ? a : b;
+    case MASK:
+        return b > 0.0f ? a : 0.0f;
     default:
         return powf(a, b);
     }
@@ -166,6 +187,12 @@ static void power(float *y, const float *a, const float *b, int64_t n, lc_span a
                   int block)
 {
     binary(POW, y, a, b, n, as, bs, block);
+}
+
+static void mask(float *y, const float *a, const float *b, int64_t n, lc_span as, lc_span bs,
+                 int block)
+{
+    binary(MASK, y, a, b, n, as, bs, block);
 }
 
 /* ---- scale and shift ---- */
@@ -344,6 +371,9 @@ void lc_vec_kernels_fill__scalar(lc_vec_kernels *t)
         .log = logarithm,
         .sigmoid = sigmoid,
         .tanh = hyperbolic_tangent,
+        .scale_shift = scale_shift,
+        .sign = sign,
+        .inside = inside,
         .add = add,
         .add_relu = add_relu,
         .sub = sub,
@@ -352,6 +382,7 @@ void lc_vec_kernels_fill__scalar(lc_vec_kernels *t)
         .max = maximum,
         .min = minimum,
         .pow = power,
+        .mask = mask,
         .affine = affine,
         .sum = lc_vec_sum_f32__scalar,
         .pool_max = lc_vec_pool_max_f32__scalar,

@@ -51,7 +51,8 @@ typedef enum pair_kind {
     PAIR_MUL,
     PAIR_DIV,
     PAIR_MAX,
-    PAIR_MIN
+    PAIR_MIN,
+    PAIR_MASK
 } pair_kind;
 
 LC_INLINE lc_v flip_sign(lc_v a)
@@ -74,6 +75,8 @@ LC_INLINE lc_v pair_one(pair_kind f, lc_v a, lc_v b)
         return lc_v_div(a, b);
     case PAIR_MAX:
         return lc_v_max_nan(a, b);
+    case PAIR_MASK:
+        return lc_v_select(lc_v_gt(b, lc_v_zero()), a, lc_v_zero());
     default:
         return flip_sign(lc_v_max_nan(flip_sign(a), flip_sign(b)));
     }

@@ -10,9 +10,5 @@
 
 void lc_winograd_kernels_fill__avx2(lc_winograd_kernels *k)
 {
-    k->input = wino_input;
-    k->multiply = wino_multiply;
-    k->output = wino_output;
-    k->tiles = WINO_PX;
-    k->name = "winograd 4x4";
+    wino_fill(k);
 }

@@ -9,7 +9,7 @@
 #define WINO_NOINLINE static __attribute__((noinline))
 #define WINO_UNROLL _Pragma("GCC unroll 16")
 
-static const float wino_zeros[6 * LC_VLEN];
+static const float wino_zeros[9 * LC_VLEN];
 
 /* t = B^T d */
 WINO_INLINE void wino_input6(const lc_v *d, lc_v *t)
@@ -68,19 +68,235 @@ WINO_INLINE void wino_input_tile(const lc_winograd_run *r, const float *x, int64
     }
 }
 
-static void wino_input(const lc_winograd_run *r)
+typedef void (*wino_tile_fn)(const lc_winograd_run *r, const float *x, int64_t ih, int64_t iw,
+                             float *v);
+
+/* All tiles of all blocks; neighbours are `move` inputs apart. */
+WINO_INLINE void wino_input_tiles(const lc_winograd_run *r, int64_t move, wino_tile_fn tile)
 {
     for (int64_t b = 0; b < r->blocks; b++) {
         int64_t tw = r->tile % r->tile_columns, th = r->tile / r->tile_columns;
         for (int64_t i = 0; i < r->tiles; i++) {
-            wino_input_tile(r, r->x + b * r->x_blk, th * LC_WINOGRAD_TILE - r->pad[0],
-                            tw * LC_WINOGRAD_TILE - r->pad[1], r->v + b * r->v_blk + i * LC_VLEN);
+            tile(r, r->x + b * r->x_blk, th * move - r->pad[0], tw * move - r->pad[1],
+                 r->v + b * r->v_blk + i * LC_VLEN);
             if (++tw == r->tile_columns) {
                 tw = 0;
                 th++;
             }
         }
     }
+}
+
+static void wino_input(const lc_winograd_run *r)
+{
+    wino_input_tiles(r, LC_WINOGRAD_TILE, wino_input_tile);
+}
+
+/* --- stride 2 */
+
+/* Nine inputs along an axis: the even ones transformed, then the odd ones. */
+WINO_INLINE void wino_input9(const lc_v *d, lc_v *t)
+{
+    const lc_v half = lc_v_set1(0.5f), more = lc_v_set1(1.5f), two = lc_v_set1(2.0f);
+    t[0] = lc_v_fnma(more, lc_v_add(d[2], d[4]), lc_v_add(d[0], d[6]));
+    t[1] = lc_v_fnma(lc_v_set1(2.5f), d[4], lc_v_add(d[2], d[6]));
+    t[2] = lc_v_fnma(two, d[2], lc_v_sub(d[6], d[4]));
+    t[3] = lc_v_fma(half, lc_v_sub(d[4], d[2]), d[6]);
+    t[4] = lc_v_fnma(more, lc_v_add(d[4], d[6]), lc_v_add(d[2], d[8]));
+    t[5] = d[1];
+    t[6] = d[3];
+    t[7] = d[5];
+    t[8] = d[7];
+}
+
+WINO_INLINE void wino_output9(const lc_v *m, lc_v *y)
+{
+    const lc_v two = lc_v_set1(2.0f);
+    y[0] = lc_v_add(m[5], lc_v_add(lc_v_add(m[0], m[1]), lc_v_add(m[2], m[3])));
+    y[1] = lc_v_fma(two, m[3], lc_v_fma(lc_v_set1(0.5f), m[2], lc_v_sub(m[6], m[1])));
+    y[2] = lc_v_fma(lc_v_set1(4.0f), m[3], lc_v_fma(lc_v_set1(0.25f), m[2], lc_v_add(m[7], m[1])));
+    y[3] = lc_v_fma(lc_v_set1(8.0f), m[3],
+                    lc_v_fma(lc_v_set1(0.125f), m[2], lc_v_add(lc_v_sub(m[8], m[1]), m[4])));
+}
+
+/* Where row i, column j of a transformed tile stands: even rows first; of odd ones, the positions
+ * of a weight side by side. */
+WINO_INLINE int wino_position9(int i, int j)
+{
+    return i < 5 ? i * 9 + j : j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
+}
+
+WINO_INLINE void wino_input_tile_s2(const lc_winograd_run *r, const float *x, int64_t ih,
+                                    int64_t iw, float *v)
+{
+    lc_v t[9][9];
+    const float *row[9];
+    for (int i = 0; i < 9; i++) {
+        const bool in = ih + i >= 0 && ih + i < r->h;
+        row[i] = in ? x + (ih + i) * r->x_row + iw * LC_VLEN : wino_zeros;
+    }
+    for (int j = 0; j < 9; j++) {
+        lc_v d[9], c[9];
+        const bool in = iw + j >= 0 && iw + j < r->w;
+        WINO_UNROLL
+        for (int i = 0; i < 9; i++)
+            d[i] = in ? lc_v_loadu(row[i] + j * LC_VLEN) : lc_v_zero();
+        wino_input9(d, c);
+        WINO_UNROLL
+        for (int i = 0; i < 9; i++)
+            t[i][j] = c[i];
+    }
+    for (int i = 0; i < 9; i++) {
+        lc_v c[9];
+        wino_input9(t[i], c);
+        WINO_UNROLL
+        for (int j = 0; j < 9; j++)
+            lc_v_storeu(v + wino_position9(i, j) * r->v_pos, c[j]);
+    }
+}
+
+static void wino_input_s2(const lc_winograd_run *r)
+{
+    wino_input_tiles(r, 2 * LC_WINOGRAD_TILE, wino_input_tile_s2);
+}
+
+/* --- 1x1 */
+
+/* a[row][column] of halves -> the left factors of the seven products */
+WINO_INLINE void wino_strassen_in(lc_v a11, lc_v a12, lc_v a21, lc_v a22, lc_v *t)
+{
+    t[0] = a11;
+    t[1] = a12;
+    t[3] = a22;
+    t[4] = lc_v_add(a21, a22);
+    t[5] = lc_v_sub(t[4], a11);
+    t[2] = lc_v_sub(a12, t[5]);
+    t[6] = lc_v_sub(a11, a21);
+}
+
+/* the seven products -> c[row][column] */
+WINO_INLINE void wino_strassen_out(const lc_v *p, lc_v *c11, lc_v *c12, lc_v *c21, lc_v *c22)
+{
+    const lc_v u2 = lc_v_add(p[0], p[5]), u3 = lc_v_add(u2, p[6]);
+    *c11 = lc_v_add(p[0], p[1]);
+    *c12 = lc_v_add(lc_v_add(u2, p[4]), p[2]);
+    *c21 = lc_v_sub(u3, p[3]);
+    *c22 = lc_v_add(u3, p[4]);
+}
+
+/* `n` pixels of a plane that follow each other, the last ones of which may not exist, and as many
+ * parts of the channels. */
+WINO_INLINE void wino_input_parts(const int n, const lc_winograd_run *r)
+{
+    const int64_t part = r->blocks * r->x_blk, pixels = r->oh * r->ow;
+    for (int64_t b = 0; b < r->blocks; b++) {
+        float *v = r->v + b * r->v_blk;
+        const float *x = r->x + b * r->x_blk;
+        int64_t p = n * r->tile, w = p % r->ow;
+        const float *row = x + p / r->ow * r->stride * r->x_row;
+        for (int64_t i = 0; i < r->tiles; i++, v += LC_VLEN) {
+            lc_v a[4][4], t[7], s[7][4];
+            WINO_UNROLL
+            for (int k = 0; k < n; k++, p++) {
+                const float *at = row + w * r->stride * LC_VLEN;
+                WINO_UNROLL
+                for (int q = 0; q < n; q++)
+                    a[k][q] = p < pixels ? lc_v_loadu(at + q * part) : lc_v_zero();
+                if (++w == r->ow) {
+                    w = 0;
+                    row += r->stride * r->x_row;
+                }
+            }
+            if (n == 2) {
+                wino_strassen_in(a[0][0], a[0][1], a[1][0], a[1][1], t);
+                WINO_UNROLL
+                for (int k = 0; k < 7; k++)
+                    lc_v_storeu(v + k * r->v_pos, t[k]);
+                continue;
+            }
+            WINO_UNROLL
+            for (int e = 0; e < 4; e++) {
+                const int k = e / 2, q = e % 2;
+                wino_strassen_in(a[k][q], a[k][q + 2], a[k + 2][q], a[k + 2][q + 2], t);
+                WINO_UNROLL
+                for (int f = 0; f < 7; f++)
+                    s[f][e] = t[f];
+            }
+            for (int f = 0; f < 7; f++) {
+                wino_strassen_in(s[f][0], s[f][1], s[f][2], s[f][3], t);
+                WINO_UNROLL
+                for (int k = 0; k < 7; k++)
+                    lc_v_storeu(v + (f * 7 + k) * r->v_pos, t[k]);
+            }
+        }
+    }
+}
+
+static void wino_input_1x1(const lc_winograd_run *r)
+{
+    wino_input_parts(2, r);
+}
+
+static void wino_input_1x1_twice(const lc_winograd_run *r)
+{
+    wino_input_parts(4, r);
+}
+
+WINO_INLINE void wino_put(const lc_winograd_run *r, int64_t at, lc_v s, lc_v bias)
+{
+    s = lc_v_add(s, bias);
+    if (r->add)
+        s = lc_v_add(s, lc_v_loadu(r->add + at));
+    if (r->relu)
+        s = lc_v_relu(s);
+    lc_v_storeu(r->y + at, s);
+}
+
+WINO_INLINE void wino_output_parts(const int n, const lc_winograd_run *r)
+{
+    const int64_t pixels = r->oh * r->ow;
+    for (int v = 0; v < r->nv; v++) {
+        const float *m = r->m + v * LC_VLEN, *bias = r->bias + v * LC_VLEN;
+        int64_t p = n * r->tile, at = v * r->y_vec + p * LC_VLEN;
+        for (int64_t i = 0; i < r->tiles; i++, m += 2 * LC_VLEN) {
+            lc_v c[4][4], t[7], s[7][4];
+            for (int f = 0; f < (n == 2 ? 1 : 7); f++) {
+                WINO_UNROLL
+                for (int k = 0; k < 7; k++)
+                    t[k] = lc_v_loadu(m + (f * 7 + k) * r->m_pos);
+                wino_strassen_out(t, &s[f][0], &s[f][1], &s[f][2], &s[f][3]);
+            }
+            WINO_UNROLL
+            for (int e = 0; e < 4; e++) {
+                const int k = e / 2, q = e % 2;
+                if (n == 2) {
+                    c[k][q] = s[0][e];
+                    continue;
+                }
+                WINO_UNROLL
+                for (int f = 0; f < 7; f++)
+                    t[f] = s[f][e];
+                wino_strassen_out(t, &c[k][q], &c[k][q + 2], &c[k + 2][q], &c[k + 2][q + 2]);
+            }
+            for (int k = 0; k < n; k++, p++, at += LC_VLEN) {
+                if (p >= pixels)
+                    break;
+                WINO_UNROLL
+                for (int q = 0; q < n; q++)
+                    wino_put(r, at + q * r->y_part, c[k][q], lc_v_loadu(bias + q * r->bias_part));
+            }
+        }
+    }
+}
+
+static void wino_output_1x1(const lc_winograd_run *r)
+{
+    wino_output_parts(2, r);
+}
+
+static void wino_output_1x1_twice(const lc_winograd_run *r)
+{
+    wino_output_parts(4, r);
 }
 
 /* `px` tiles from v and m on, `blocks` input blocks. `next`: weights that will be wanted soon. */
@@ -172,58 +388,79 @@ static void wino_multiply(const lc_winograd_run *r)
     const int64_t parts = (r->tiles + WINO_PX - 1) / WINO_PX;
     const int64_t each = r->tiles / parts, longer = r->tiles % parts;
     const int64_t most = LC_WINOGRAD_CHUNK / LC_VLEN, row = 2 * LC_VLEN * LC_VLEN;
-    for (int pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++)
+    int pos = 0;
+    for (int k = 0; k < r->form->weights; k++) {
+        const int end = pos + (r->form->uses ? r->form->uses[k] : 1);
         for (int64_t b = 0; b < r->blocks; b += most) {
             const int64_t blocks = r->blocks - b < most ? r->blocks - b : most;
-            const float *v = r->v + pos * r->v_pos + b * r->v_blk;
-            const float *u = r->u + (pos * r->blocks + b) * row;
+            const float *u = r->u + (k * r->blocks + b) * row;
             const float *next = u + blocks * row;
-            float *m = r->m + pos * r->m_pos;
-            for (int64_t i = 0; i < parts; i++, next = 0) {
-                const int64_t px = each + (i < longer);
-                wino_multiply_by_px[px](v, r->v_blk, u, blocks, m, b == 0, next);
-                v += px * LC_VLEN;
-                m += px * 2 * LC_VLEN;
+            for (int j = pos; j < end; j++) {
+                const float *v = r->v + j * r->v_pos + b * r->v_blk;
+                float *m = r->m + j * r->m_pos;
+                for (int64_t i = 0; i < parts; i++, next = 0) {
+                    const int64_t px = each + (i < longer);
+                    wino_multiply_by_px[px](v, r->v_blk, u, blocks, m, b == 0, next);
+                    v += px * LC_VLEN;
+                    m += px * 2 * LC_VLEN;
+                }
             }
         }
+        pos = end;
+    }
+}
+
+/* Four outputs from the rows of one tile's transformed sums, of which `columns` exist. */
+WINO_INLINE void wino_output_row(const lc_winograd_run *r, const lc_v *c, int64_t at,
+                                 int64_t columns, lc_v bias, bool tail, lc_vm valid)
+{
+    WINO_UNROLL
+    for (int j = 0; j < 4; j++) {
+        const int64_t to = at + j * LC_VLEN;
+        if (j >= columns)
+            break;
+        lc_v s = lc_v_add(c[j], bias);
+        if (r->add)
+            s = lc_v_add(s, lc_v_loadu(r->add + to));
+        if (r->relu)
+            s = lc_v_relu(s);
+        if (tail)
+            s = lc_v_select(valid, s, lc_v_zero());
+        lc_v_storeu(r->y + to, s);
+    }
 }
 
 /* One vector of output channels of one tile, of which `rows` x `columns` outputs exist. */
-WINO_INLINE void wino_output_tile(const lc_winograd_run *r, const float *m, int64_t at,
-                                  int64_t rows, int64_t columns, lc_v bias, bool tail, lc_vm valid)
+WINO_INLINE void wino_output_tile(const bool s2, const lc_winograd_run *r, const float *m,
+                                  int64_t at, int64_t rows, int64_t columns, lc_v bias, bool tail,
+                                  lc_vm valid)
 {
-    lc_v t[4][6];
-    for (int j = 0; j < 6; j++) {
-        lc_v d[6], c[4];
+    const int side = s2 ? 9 : 6;
+    lc_v t[4][9];
+    for (int j = 0; j < side; j++) {
+        lc_v d[9], c[4];
         WINO_UNROLL
-        for (int i = 0; i < 6; i++)
-            d[i] = lc_v_loadu(m + (i * 6 + j) * r->m_pos);
-        wino_output4(d, c);
+        for (int i = 0; i < side; i++)
+            d[i] = lc_v_loadu(m + (s2 ? wino_position9(i, j) : i * 6 + j) * r->m_pos);
+        if (s2)
+            wino_output9(d, c);
+        else
+            wino_output4(d, c);
         WINO_UNROLL
         for (int i = 0; i < 4; i++)
             t[i][j] = c[i];
     }
-    for (int64_t i = 0; i < rows; i++, at += r->y_row) {
+    for (int i = 0; i < rows; i++, at += r->y_row) {
         lc_v c[4];
-        wino_output4(t[i], c);
-        WINO_UNROLL
-        for (int j = 0; j < 4; j++) {
-            const int64_t to = at + j * LC_VLEN;
-            if (j >= columns)
-                break;
-            lc_v s = lc_v_add(c[j], bias);
-            if (r->add)
-                s = lc_v_add(s, lc_v_loadu(r->add + to));
-            if (r->relu)
-                s = lc_v_relu(s);
-            if (tail)
-                s = lc_v_select(valid, s, lc_v_zero());
-            lc_v_storeu(r->y + to, s);
-        }
+        if (s2)
+            wino_output9(t[i], c);
+        else
+            wino_output4(t[i], c);
+        wino_output_row(r, c, at, columns, bias, tail, valid);
     }
 }
 
-static void wino_output(const lc_winograd_run *r)
+WINO_INLINE void wino_output_tiles(const bool s2, const lc_winograd_run *r)
 {
     for (int v = 0; v < r->nv; v++) {
         const lc_v bias = lc_v_loadu(r->bias + v * LC_VLEN);
@@ -233,7 +470,7 @@ static void wino_output(const lc_winograd_run *r)
         for (int64_t i = 0; i < r->tiles; i++) {
             const int64_t oh = th * LC_WINOGRAD_TILE, ow = tw * LC_WINOGRAD_TILE;
             const int64_t rows = r->oh - oh, columns = r->ow - ow;
-            wino_output_tile(r, r->m + (i * 2 + v) * LC_VLEN,
+            wino_output_tile(s2, r, r->m + (i * 2 + v) * LC_VLEN,
                              v * r->y_vec + oh * r->y_row + ow * LC_VLEN, rows < 4 ? rows : 4,
                              columns < 4 ? columns : 4, bias, tail, valid);
             if (++tw == r->tile_columns) {
@@ -242,6 +479,30 @@ static void wino_output(const lc_winograd_run *r)
             }
         }
     }
+}
+
+static void wino_output(const lc_winograd_run *r)
+{
+    wino_output_tiles(false, r);
+}
+
+static void wino_output_s2(const lc_winograd_run *r)
+{
+    wino_output_tiles(true, r);
+}
+
+static void wino_fill(lc_winograd_kernels *k)
+{
+    k->input[LC_WINOGRAD_3X3] = wino_input;
+    k->input[LC_WINOGRAD_3X3_S2] = wino_input_s2;
+    k->input[LC_WINOGRAD_1X1] = wino_input_1x1;
+    k->input[LC_WINOGRAD_1X1_TWICE] = wino_input_1x1_twice;
+    k->multiply = wino_multiply;
+    k->output[LC_WINOGRAD_3X3] = wino_output;
+    k->output[LC_WINOGRAD_3X3_S2] = wino_output_s2;
+    k->output[LC_WINOGRAD_1X1] = wino_output_1x1;
+    k->output[LC_WINOGRAD_1X1_TWICE] = wino_output_1x1_twice;
+    k->tiles = WINO_PX;
 }
 
 #endif

@@ -1,32 +1,60 @@
-/* Winograd convolution F(4x4, 3x3): the inner loops.
+/* Convolutions with fewer multiplications: the inner loops. Inputs and weights are transformed, so
+ * that a tile of outputs comes from fewer products, each of them a small matrix product over the
+ * channels; what comes out is transformed back.
  *
- * A tile is 4x4 outputs of one channel, made from 6x6 inputs; tiles are anchored at output (0, 0).
- * With the transforms B, G and A of the points (0, 1, -1, 1/2, -2, infinity),
- *
- *     y = A^T [ sum over channels of (G w G^T) * (B^T x B) ] A
- *
- * so that 36 products do what 144 do in the direct sum. Those points have half of the error of
- * (0, +-1, +-2), for four more operations in a transform of six numbers.
+ *     3x3      Winograd F(4x4, 3x3): a tile is 4x4 outputs of one channel, made from 6x6 inputs,
+ *                  y = A^T [ sum over channels of (G w G^T) * (B^T x B) ] A
+ *              36 products do what 144 do in the direct sum. The points (0, 1, -1, 1/2, -2,
+ *              infinity) have half of the error of (0, +-1, +-2), for four more operations in a
+ *              transform of six numbers.
+ *     3x3/2    the same for stride 2: a tile is 4x4 outputs from 9x9 inputs. Along an axis,
+ *              y[i] = (w[0] x[2i] + w[2] x[2i + 2]) + w[1] x[2i + 1]: F(4, 2) at the points (0, -1,
+ *              1/2, 2, infinity) for the even inputs, the odd ones as they are. 81 products do what
+ *              144 do, with 36 weights, since the odd ones share theirs.
+ *     1x1      Strassen's algorithm in Winograd's form (Winograd 1971), one or two levels: a tile is
+ *              two (four) pixels that follow each other in the plane; channels in and out are taken
+ *              as two halves (four quarters). 7 products do what 8 do (49 what 64 do).
  *
  *     input     x -> V[position][input block][tile][block]
- *     multiply  U[position][input channel][2 * block] of a panel, V -> M[position][tile][2 * block]
- *     output    M -> y of that panel, with bias, residual and ReLU
+ *     multiply  U[weight][input channel][2 * block] of a panel, V -> M[position][tile][2 * block]
+ *     output    M -> y of that panel (1x1: of that panel of all parts), with bias, residual and ReLU
  *
- * Rounding: each element of V, each sum and each output is computed alike wherever its tile lies in
- * the block of tiles; sums run over the channels in order, in chunks of LC_WINOGRAD_CHUNK. */
+ * Positions that share a weight follow each other. Tiles are anchored at output (0, 0). Rounding:
+ * each element of V, each sum and each output is computed alike wherever its tile lies in the block
+ * of tiles; sums run over the channels in order, in chunks of LC_WINOGRAD_CHUNK. */
 #ifndef LC_KERNELS_WINOGRAD_KERNELS_H
 #define LC_KERNELS_WINOGRAD_KERNELS_H
 
 #include <stdint.h>
 
+typedef enum lc_winograd_kind {
+    LC_WINOGRAD_3X3 = 0,
+    LC_WINOGRAD_3X3_S2,
+    LC_WINOGRAD_1X1,
+    LC_WINOGRAD_1X1_TWICE,
+    LC_WINOGRAD_KINDS
+} lc_winograd_kind;
+
+typedef struct lc_winograd_form {
+    const char *name;    /* for profiles */
+    int positions;       /* products per tile and channel */
+    int weights;         /* different ones among their weights */
+    const uint8_t *uses; /* positions of each weight; NULL: one */
+    int parts;           /* of the channels, in and out: 1; 1x1: 2, 4, and as many pixels a tile */
+    int kernel, stride;  /* of the convolution; stride 0: any */
+} lc_winograd_form;
+extern const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS]; /* kernels.c */
+
 #define LC_WINOGRAD_TILE 4
 #define LC_WINOGRAD_POSITIONS 36
+#define LC_WINOGRAD_MAX_POSITIONS 81
 /* Channels that are summed in registers before they are added to M: bounds the error, and keeps a
  * chunk of a panel (8 KB with vectors of 8) in the L1 cache. */
 #define LC_WINOGRAD_CHUNK 128
 
 /* All strides count floats. */
 typedef struct lc_winograd_run {
+    const lc_winograd_form *form;
     int32_t block;
     int64_t tile, tiles,
         tile_columns; /* tiles [tile, tile + tiles) of a plane with so many a row */
@@ -34,7 +62,8 @@ typedef struct lc_winograd_run {
     const float *x; /* first input block, row 0, column 0 */
     int64_t x_row, x_blk;
     int64_t h, w, pad[2]; /* of the input; padding above, to the left */
-    int64_t blocks;       /* input blocks */
+    int64_t stride;       /* 1x1 */
+    int64_t blocks;       /* input blocks (of a part) */
     float *v;
     int64_t v_pos, v_blk; /* v_blk: tiles of the block times block, or more */
 
@@ -46,20 +75,20 @@ typedef struct lc_winograd_run {
     const float *add;  /* NULL, or a residual with the strides of y */
     const float *bias; /* nv * block */
     int64_t y_row, y_vec;
+    int64_t y_part, bias_part; /* 1x1: to the same panel of the next part */
     int64_t oh, ow;
     int32_t nv;       /* vectors of the panel that exist: 1, 2 */
-    int32_t lanes[2]; /* valid lanes per vector; the others are stored as zeros */
+    int32_t lanes[2]; /* valid lanes per vector; the others are stored as zeros (1x1: all are) */
     int32_t relu;
 } lc_winograd_run;
 
 typedef void (*lc_winograd_fn)(const lc_winograd_run *r);
 
 typedef struct lc_winograd_kernels {
-    lc_winograd_fn input;    /* all input blocks */
-    lc_winograd_fn multiply; /* one panel */
-    lc_winograd_fn output;   /* one panel */
-    int tiles;               /* per register block of `multiply` */
-    const char *name;        /* for profiles */
+    lc_winograd_fn input[LC_WINOGRAD_KINDS];  /* all input blocks */
+    lc_winograd_fn multiply;                  /* one panel */
+    lc_winograd_fn output[LC_WINOGRAD_KINDS]; /* one panel */
+    int tiles;                                /* per register block of `multiply` */
 } lc_winograd_kernels;
 
 void lc_winograd_kernels_fill__scalar(lc_winograd_kernels *k);

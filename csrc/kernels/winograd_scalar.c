@@ -25,37 +25,141 @@ static void output4(const float *m, int64_t ms, float *y, int64_t ys)
     y[3 * ys] = ((d + m[5 * ms]) + 0.125f * a) - 8.0f * b;
 }
 
-static void input(const lc_winograd_run *r)
+/* Stride 2: nine inputs along an axis, the even ones transformed, then the odd ones. */
+static void input9(const float *d, int64_t ds, float *t, int64_t ts)
 {
+    const float e[5] = {d[0], d[2 * ds], d[4 * ds], d[6 * ds], d[8 * ds]};
+    t[0 * ts] = (e[0] + e[3]) - 1.5f * (e[1] + e[2]);
+    t[1 * ts] = (e[1] + e[3]) - 2.5f * e[2];
+    t[2 * ts] = (e[3] - e[2]) - 2.0f * e[1];
+    t[3 * ts] = e[3] + 0.5f * (e[2] - e[1]);
+    t[4 * ts] = (e[1] + e[4]) - 1.5f * (e[2] + e[3]);
+    for (int i = 0; i < 4; i++)
+        t[(5 + i) * ts] = d[(2 * i + 1) * ds];
+}
+
+static void output9(const float *m, int64_t ms, float *y, int64_t ys)
+{
+    const float a = m[1 * ms], b = m[2 * ms], c = m[3 * ms];
+    y[0 * ys] = m[5 * ms] + ((m[0] + a) + (b + c));
+    y[1 * ys] = ((m[6 * ms] - a) + 0.5f * b) + 2.0f * c;
+    y[2 * ys] = ((m[7 * ms] + a) + 0.25f * b) + 4.0f * c;
+    y[3 * ys] = (((m[8 * ms] - a) + m[4 * ms]) + 0.125f * b) + 8.0f * c;
+}
+
+typedef void axis_fn(const float *from, int64_t from_step, float *to, int64_t to_step);
+
+/* Transforms along both axes: n x n numbers become m x m. */
+static void both_axes(axis_fn *axis, int n, int m, const float *from, float *to)
+{
+    float t[81];
+    for (int k = 0; k < n; k++)
+        axis(from + k, n, t + k, n);
+    for (int k = 0; k < m; k++)
+        axis(t + k * n, 1, to + k * m, 1);
+}
+
+/* Where row i, column j of a tile of side x side stands among the positions. */
+static int position(int side, int i, int j)
+{
+    if (side == 6 || i < 5)
+        return i * side + j;
+    return j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
+}
+
+static void input_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
+{
+    const int64_t move = LC_WINOGRAD_TILE * r->form->stride;
     for (int64_t b = 0; b < r->blocks; b++)
         for (int64_t i = 0; i < r->tiles; i++) {
             const int64_t tile = r->tile + i;
-            const int64_t ih = tile / r->tile_columns * LC_WINOGRAD_TILE - r->pad[0];
-            const int64_t iw = tile % r->tile_columns * LC_WINOGRAD_TILE - r->pad[1];
+            const int64_t ih = tile / r->tile_columns * move - r->pad[0];
+            const int64_t iw = tile % r->tile_columns * move - r->pad[1];
             for (int c = 0; c < r->block; c++) {
-                float d[36], t[36], v[36];
-                for (int k = 0; k < 36; k++) {
-                    const int64_t h = ih + k / 6, w = iw + k % 6;
+                float d[81], v[81];
+                for (int k = 0; k < side * side; k++) {
+                    const int64_t h = ih + k / side, w = iw + k % side;
                     const bool in = h >= 0 && h < r->h && w >= 0 && w < r->w;
                     d[k] = in ? r->x[b * r->x_blk + h * r->x_row + w * r->block + c] : 0.0f;
                 }
-                for (int k = 0; k < 6; k++)
-                    input6(d + k, 6, t + k, 6);
-                for (int k = 0; k < 6; k++)
-                    input6(t + k * 6, 1, v + k * 6, 1);
-                for (int k = 0; k < 36; k++)
-                    r->v[k * r->v_pos + b * r->v_blk + i * r->block + c] = v[k];
+                both_axes(axis, side, side, d, v);
+                for (int k = 0; k < side * side; k++)
+                    r->v[position(side, k / side, k % side) * r->v_pos + b * r->v_blk +
+                         i * r->block + c] = v[k];
             }
         }
+}
+
+static void input_3x3(const lc_winograd_run *r)
+{
+    input_tiles(r, 6, input6);
+}
+
+static void input_s2(const lc_winograd_run *r)
+{
+    input_tiles(r, 9, input9);
+}
+
+/* Strassen: the left factors of the seven products of a = [[a0, a1], [a2, a3]] */
+static void strassen_in(const float a[4], float t[7])
+{
+    t[0] = a[0];
+    t[1] = a[1];
+    t[3] = a[3];
+    t[4] = a[2] + a[3];
+    t[5] = t[4] - a[0];
+    t[2] = a[1] - t[5];
+    t[6] = a[0] - a[2];
+}
+
+static void strassen_out(const float p[7], float c[4])
+{
+    const float u2 = p[0] + p[5], u3 = u2 + p[6];
+    c[0] = p[0] + p[1];
+    c[1] = (u2 + p[4]) + p[2];
+    c[2] = u3 - p[3];
+    c[3] = u3 + p[4];
+}
+
+/* Pixels and parts as rows and columns; twice: those of halves of halves. */
+static void input_1x1(const lc_winograd_run *r)
+{
+    const int n = r->form->parts;
+    for (int64_t b = 0; b < r->blocks; b++)
+        for (int64_t i = 0; i < r->tiles; i++)
+            for (int c = 0; c < r->block; c++) {
+                float a[4][4] = {{0}}, t[4][7], v[49];
+                for (int k = 0; k < n; k++) {
+                    const int64_t p = n * (r->tile + i) + k;
+                    if (p >= r->oh * r->ow)
+                        break;
+                    const float *x = r->x + b * r->x_blk + p / r->ow * r->stride * r->x_row +
+                                     p % r->ow * r->stride * r->block + c;
+                    for (int q = 0; q < n; q++)
+                        a[k][q] = x[q * r->blocks * r->x_blk];
+                }
+                if (n == 2)
+                    strassen_in((float[4]){a[0][0], a[0][1], a[1][0], a[1][1]}, v);
+                for (int e = 0; n == 4 && e < 4; e++) {
+                    const int k = e / 2, q = e % 2;
+                    strassen_in((float[4]){a[k][q], a[k][q + 2], a[k + 2][q], a[k + 2][q + 2]},
+                                t[e]);
+                }
+                for (int f = 0; n == 4 && f < 7; f++)
+                    strassen_in((float[4]){t[0][f], t[1][f], t[2][f], t[3][f]}, v + f * 7);
+                for (int k = 0; k < r->form->positions; k++)
+                    r->v[k * r->v_pos + b * r->v_blk + i * r->block + c] = v[k];
+            }
 }
 
 static void multiply(const lc_winograd_run *r)
 {
     const int64_t width = 2 * r->block, channels = r->blocks * r->block;
-    for (int64_t pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++)
+    int weight = 0, uses = 0;
+    for (int64_t pos = 0; pos < r->form->positions; pos++) {
+        const float *u = r->u + weight * channels * width;
         for (int64_t i = 0; i < r->tiles; i++) {
             float *m = r->m + pos * r->m_pos + i * width;
-            const float *u = r->u + pos * channels * width;
             for (int64_t k = 0; k < channels; k += LC_WINOGRAD_CHUNK) {
                 float sum[32] = {0};
                 for (int64_t c = k; c < channels && c < k + LC_WINOGRAD_CHUNK; c++)
@@ -66,42 +170,106 @@ static void multiply(const lc_winograd_run *r)
                     m[l] = k ? m[l] + sum[l] : sum[l];
             }
         }
+        if (++uses == (r->form->uses ? r->form->uses[weight] : 1)) {
+            weight++;
+            uses = 0;
+        }
+    }
 }
 
-static void output(const lc_winograd_run *r)
+/* One output: bias, residual, ReLU. */
+static void put(const lc_winograd_run *r, int64_t to, float s, float bias)
+{
+    s += bias;
+    if (r->add)
+        s += r->add[to];
+    r->y[to] = r->relu && s < 0.0f ? 0.0f : s; /* NaN stays */
+}
+
+static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 {
     for (int64_t i = 0; i < r->tiles; i++) {
         const int64_t oh = (r->tile + i) / r->tile_columns * LC_WINOGRAD_TILE;
         const int64_t ow = (r->tile + i) % r->tile_columns * LC_WINOGRAD_TILE;
         for (int l = 0; l < r->nv * r->block; l++) {
             const int vec = l / r->block, lane = l % r->block;
-            const float *m = r->m + (i * 2 + vec) * r->block + lane;
-            float t[24], y[16];
-            for (int k = 0; k < 6; k++)
-                output4(m + k * r->m_pos, 6 * r->m_pos, t + k, 6);
+            const float *from = r->m + (i * 2 + vec) * r->block + lane;
+            float m[81], t[36], y[16];
+            for (int k = 0; k < side * side; k++)
+                m[k] = from[position(side, k / side, k % side) * r->m_pos];
+            for (int k = 0; k < side; k++)
+                axis(m + k, side, t + k, side);
             for (int k = 0; k < 4; k++)
-                output4(t + k * 6, 1, y + k * 4, 1);
+                axis(t + k * side, 1, y + k * 4, 1);
             for (int k = 0; k < 16; k++) {
                 const int64_t row = oh + k / 4, column = ow + k % 4;
                 if (row >= r->oh || column >= r->ow)
                     continue;
                 const int64_t to = vec * r->y_vec + row * r->y_row + column * r->block + lane;
-                float s = y[k] + r->bias[l];
-                if (r->add)
-                    s += r->add[to];
-                if (r->relu && s < 0.0f)
-                    s = 0.0f; /* NaN stays */
-                r->y[to] = lane < r->lanes[vec] ? s : 0.0f;
+                if (lane < r->lanes[vec])
+                    put(r, to, y[k], r->bias[l]);
+                else
+                    r->y[to] = 0.0f;
             }
         }
     }
 }
 
+static void output_3x3(const lc_winograd_run *r)
+{
+    output_tiles(r, 6, output4);
+}
+
+static void output_s2(const lc_winograd_run *r)
+{
+    output_tiles(r, 9, output9);
+}
+
+static void output_1x1(const lc_winograd_run *r)
+{
+    const int n = r->form->parts;
+    for (int64_t i = 0; i < r->tiles; i++)
+        for (int l = 0; l < r->nv * r->block; l++) {
+            const int vec = l / r->block, lane = l % r->block;
+            float p[49], s[7][4], c[4][4];
+            for (int k = 0; k < r->form->positions; k++)
+                p[k] = r->m[k * r->m_pos + (i * 2 + vec) * r->block + lane];
+            for (int f = 0; f < r->form->positions / 7; f++)
+                strassen_out(p + f * 7, s[f]);
+            for (int e = 0; e < 4; e++) {
+                const int k = e / 2, q = e % 2;
+                float t[7], four[4];
+                if (n == 2) {
+                    c[k][q] = s[0][e];
+                    continue;
+                }
+                for (int f = 0; f < 7; f++)
+                    t[f] = s[f][e];
+                strassen_out(t, four);
+                c[k][q] = four[0];
+                c[k][q + 2] = four[1];
+                c[k + 2][q] = four[2];
+                c[k + 2][q + 2] = four[3];
+            }
+            for (int k = 0; k < n; k++) {
+                const int64_t pixel = n * (r->tile + i) + k;
+                for (int q = 0; q < n && pixel < r->oh * r->ow; q++)
+                    put(r, vec * r->y_vec + pixel * r->block + lane + q * r->y_part, c[k][q],
+                        r->bias[q * r->bias_part + l]);
+            }
+        }
+}
+
 void lc_winograd_kernels_fill__scalar(lc_winograd_kernels *k)
 {
-    k->input = input;
+    k->input[LC_WINOGRAD_3X3] = input_3x3;
+    k->input[LC_WINOGRAD_3X3_S2] = input_s2;
+    k->input[LC_WINOGRAD_1X1] = input_1x1;
+    k->input[LC_WINOGRAD_1X1_TWICE] = input_1x1;
     k->multiply = multiply;
-    k->output = output;
+    k->output[LC_WINOGRAD_3X3] = output_3x3;
+    k->output[LC_WINOGRAD_3X3_S2] = output_s2;
+    k->output[LC_WINOGRAD_1X1] = output_1x1;
+    k->output[LC_WINOGRAD_1X1_TWICE] = output_1x1;
     k->tiles = 4;
-    k->name = "winograd 4x4";
 }

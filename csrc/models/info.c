@@ -137,13 +137,11 @@ static lc_status make_rows(const lc_graph *g, int first, arrays *a, lc_info *inf
     return LC_OK;
 }
 
-static lc_status record(lc_module *m, lc_graph *g, const int64_t shape[4])
+lc_status lc_module_record(lc_module *m, lc_graph *g, const lc_desc *desc, const void *data,
+                           lc_value *x, lc_value *y)
 {
-    lc_desc desc;
-    lc_value x, y;
-    LC_TRY(lc_desc_init(&desc, LC_F32, 4, shape));
-    LC_TRY(lc_graph_input(g, &desc, NULL, &x));
-    return lc_module_append(m, g, 1, &x, &y);
+    LC_TRY(lc_graph_input(g, desc, data, x));
+    return lc_module_append(m, g, 1, x, y);
 }
 
 lc_status lc_model_info(lc_module *m, lc_graph *g, const int64_t shape[4], lc_info *out)
@@ -151,6 +149,8 @@ lc_status lc_model_info(lc_module *m, lc_graph *g, const int64_t shape[4], lc_in
     lc_info info = {0};
     arrays a = {0};
     lc_graph *own = NULL;
+    lc_desc desc;
+    lc_value x, y;
     lc_status status = LC_OK;
     LC_TRY_GOTO(lc_module_each_state(m, list_array, &a), done);
     sort_arrays(&a, &info);
@@ -158,7 +158,8 @@ lc_status lc_model_info(lc_module *m, lc_graph *g, const int64_t shape[4], lc_in
         LC_TRY_GOTO(lc_graph_create(&own), done);
     g = g ? g : own;
     int first = lc_graph_node_count(g);
-    LC_TRY_GOTO(record(m, g, shape), done);
+    LC_TRY_GOTO(lc_desc_init(&desc, LC_F32, 4, shape), done);
+    LC_TRY_GOTO(lc_module_record(m, g, &desc, NULL, &x, &y), done);
     LC_TRY_GOTO(make_rows(g, first, &a, &info), done);
     *out = info;
 done:

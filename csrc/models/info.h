@@ -29,6 +29,10 @@ typedef struct lc_info {
     char *text;            /* the paths */
 } lc_info;
 
+/* Appends m to g on a new input; data may be NULL where nothing will be run. */
+lc_status lc_module_record(lc_module *m, lc_graph *g, const lc_desc *desc, const void *data,
+                           lc_value *x, lc_value *y);
+
 /* Records m on an input (N, C, H, W), in g, which keeps the nodes, or in a graph of its own where g
  * is NULL. The info is the caller's, for lc_info_free. */
 lc_status lc_model_info(lc_module *m, lc_graph *g, const int64_t shape[4], lc_info *out);

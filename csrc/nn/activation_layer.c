@@ -1,4 +1,4 @@
-/* Layers without parameters that are not pools: activations, dropout, identity, flatten. */
+/* Layers without parameters that are neither pools nor random: activations, identity, flatten. */
 #include <inttypes.h>
 
 #include "nn/layer_util.h"
@@ -113,20 +113,7 @@ lc_status lc_flatten_create(const lc_flatten_config *c, lc_module **out)
     return LC_OK;
 }
 
-/* ---- dropout, identity ---- */
-
-static lc_status append_dropout(lc_module *self, lc_graph *g, int n_in, const lc_value *in,
-                                lc_value *out)
-{
-    (void)g;
-    const lc_dropout_config *c = lc_module_config(self);
-    LC_TRY(lc_layer_one_input(self, n_in));
-    if (lc_module_is_training(self) && c->p > 0)
-        return lc_fail(LC_ERR_RUNTIME, "Dropout: the forward of a dropout in training mode is not "
-                                       "available yet; call eval() first");
-    *out = in[0];
-    return LC_OK;
-}
+/* ---- identity ---- */
 
 static lc_status append_identity(lc_module *self, lc_graph *g, int n_in, const lc_value *in,
                                  lc_value *out)
@@ -137,19 +124,7 @@ static lc_status append_identity(lc_module *self, lc_graph *g, int n_in, const l
     return LC_OK;
 }
 
-const lc_module_class lc_class_dropout = {"Dropout", append_dropout, NULL, NULL,
-                                          sizeof(lc_dropout_config)};
 const lc_module_class lc_class_identity = {"Identity", append_identity, NULL, NULL, 0};
-
-lc_status lc_dropout_create(const lc_dropout_config *c, lc_module **out)
-{
-    if (!(c->p >= 0 && c->p <= 1))
-        return lc_fail(LC_ERR_VALUE, "dropout probability has to be between 0 and 1, but got %g",
-                       c->p);
-    LC_TRY(lc_module_create(&lc_class_dropout, sizeof *c, out));
-    *(lc_dropout_config *)lc_module_config(*out) = *c;
-    return LC_OK;
-}
 
 lc_status lc_identity_create(lc_module **out)
 {

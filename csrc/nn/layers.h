@@ -27,8 +27,8 @@ typedef struct lc_batch_norm_config {
 } lc_batch_norm_config;
 void lc_batch_norm_config_init(lc_batch_norm_config *c,
                                int64_t features); /* PyTorch's defaults: 1e-5, 0.1, true, true */
-lc_status lc_batch_norm2d_create(const lc_batch_norm_config *c,
-                                 lc_module **out); /* weight, bias, running_mean, running_var */
+/* weight, bias, running_mean, running_var; with a cumulative average num_batches_tracked too */
+lc_status lc_batch_norm2d_create(const lc_batch_norm_config *c, lc_module **out);
 
 typedef struct lc_linear_config {
     int64_t in_features, out_features;
@@ -64,6 +64,16 @@ typedef struct lc_dropout_config {
     bool inplace;
 } lc_dropout_config;
 lc_status lc_dropout_create(const lc_dropout_config *c, lc_module **out);
+typedef struct lc_drop_path_config {
+    double p;
+    bool scale_by_keep;
+} lc_drop_path_config;
+lc_status lc_drop_path_create(const lc_drop_path_config *c, lc_module **out);
+typedef struct lc_drop_block_config {
+    double p;
+    int64_t block_size;
+} lc_drop_block_config;
+lc_status lc_drop_block2d_create(const lc_drop_block_config *c, lc_module **out);
 lc_status lc_identity_create(lc_module **out);
 typedef struct lc_flatten_config {
     int64_t start_dim, end_dim;
@@ -85,7 +95,7 @@ lc_status lc_conv_bn_relu2d_create(const lc_conv2d_config *c, double eps, double
 extern const lc_module_class lc_class_conv2d, lc_class_batch_norm2d, lc_class_linear,
     lc_class_max_pool2d, lc_class_avg_pool2d, lc_class_adaptive_avg_pool2d,
     lc_class_global_avg_pool2d, lc_class_relu, lc_class_sigmoid, lc_class_softmax, lc_class_dropout,
-    lc_class_identity, lc_class_flatten, lc_class_sequential, lc_class_module_list,
-    lc_class_conv_bn_relu2d;
+    lc_class_drop_path, lc_class_drop_block2d, lc_class_identity, lc_class_flatten,
+    lc_class_sequential, lc_class_module_list, lc_class_conv_bn_relu2d;
 
 #endif

@@ -17,7 +17,7 @@ typedef struct entry {
 
 struct lc_module {
     atomic_int refs;
-    bool training;
+    bool training, recompute;
     const lc_module_class *cls;
     entry *entries;
     int count, capacity;
@@ -177,6 +177,16 @@ void lc_module_set_training(lc_module *m, bool training)
     m->training = training;
 }
 
+bool lc_module_recomputes(const lc_module *m)
+{
+    return m->recompute;
+}
+
+void lc_module_set_recompute(lc_module *m, bool recompute)
+{
+    m->recompute = recompute;
+}
+
 /* ---- entries ---- */
 
 static entry *find(const lc_module *m, const char *name)
@@ -303,6 +313,22 @@ lc_status lc_module_adopt(lc_module *m, const char *name, lc_module *child)
 
 /* ---- calling ---- */
 
+bool lc_module_begin(const lc_module *m, lc_graph *g)
+{
+    bool begun = m->recompute;
+    if (m->training)
+        lc_graph_note_training(g);
+    if (begun)
+        lc_graph_begin_recompute(g);
+    return begun;
+}
+
+void lc_module_end(bool begun, lc_graph *g)
+{
+    if (begun)
+        lc_graph_end_recompute(g);
+}
+
 lc_status lc_module_append(lc_module *m, lc_graph *g, int n_in, const lc_value *in, lc_value *out)
 {
     static _Thread_local int depth;
@@ -311,8 +337,10 @@ lc_status lc_module_append(lc_module *m, lc_graph *g, int n_in, const lc_value *
     if (!m->override && !m->cls->append)
         return lc_fail(LC_ERR_RUNTIME, "%s has no forward", m->cls->name);
     depth++;
+    bool begun = lc_module_begin(m, g);
     lc_status status = m->override ? m->override(m, m->peer, g, n_in, in, out)
                                    : m->cls->append(m, g, n_in, in, out);
+    lc_module_end(begun, g);
     depth--;
     return status;
 }

@@ -67,7 +67,16 @@ bool lc_module_is_training(const lc_module *m);
 void lc_module_train(lc_module *m, bool training);        /* this module and all below */
 void lc_module_set_training(lc_module *m, bool training); /* this module only */
 
+/* Whether backward computes what the module appends again, rather than keep it; of this module
+ * alone. Off at first. */
+bool lc_module_recomputes(const lc_module *m);
+void lc_module_set_recompute(lc_module *m, bool recompute);
+
 /* --- calling */
+/* Around whatever m appends: notes that it is in training mode, and what is computed again. Only for
+ * hosts that append a module by other ways than lc_module_append. `begun`: what begin returned. */
+bool lc_module_begin(const lc_module *m, lc_graph *g);
+void lc_module_end(bool begun, lc_graph *g);
 /* Appends `m` to the graph: through its override if it has one (the host's: hooks, a subclass's own
  * forward), else its class. */
 lc_status lc_module_append(lc_module *m, lc_graph *g, int n_in, const lc_value *in, lc_value *out);
@@ -76,6 +85,10 @@ lc_status lc_module_append(lc_module *m, lc_graph *g, int n_in, const lc_value *
 lc_status lc_module_call(lc_module *m, const char *name, lc_graph *g, lc_value x, lc_value *out);
 /* The value of parameter or buffer `name`; LC_NONE if it is None. */
 lc_status lc_module_value(lc_module *m, const char *name, lc_graph *g, lc_value *out);
+
+/* The dotted path from m to a module below it, the first one found where there are several; for
+ * lc_free. NULL if it is not there. */
+lc_status lc_module_path(lc_module *m, const lc_module *wanted, char **path);
 
 /* What the host attaches: an override of append, and a pointer of its own. Neither is owned. */
 typedef lc_status (*lc_module_override)(lc_module *m, void *peer, lc_graph *g, int n_in,

@@ -4,9 +4,11 @@
  * Output i of n takes pixels floor(i * size / n) to ceil((i + 1) * size / n) - 1, as in PyTorch.
  * Means are summed in double from float sums of fixed parts. */
 #include <math.h>
+#include <string.h>
 
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
-#include "ops/ops.h"
 
 #define MAX_BLOCK 16
 
@@ -112,6 +114,16 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
     return LC_OK;
 }
 
+static lc_status backward(const lc_backward *g)
+{
+    lc_desc x = *g->b->desc(g->b->ctx, g->in[0]);
+    lc_adaptive_pool2d_grad_attr attr = {.pool = *(const lc_adaptive_pool2d_attr *)g->attr,
+                                         .size = {x.dim[2], x.dim[3]}};
+    lc_value in[2] = {g->dy[0], g->in[0]};
+    return lc_grad_node(g->b, &lc_op_adaptive_pool2d_grad, &attr,
+                        attr.pool.kind == LC_POOL_MAX ? 2 : 1, in, &g->dx[0]);
+}
+
 const lc_op lc_op_adaptive_pool2d = {
     .name = "adaptive_pool2d",
     .attr_size = sizeof(lc_adaptive_pool2d_attr),
@@ -120,4 +132,82 @@ const lc_op lc_op_adaptive_pool2d = {
     .layout = layout,
     .prepare = prepare,
     .run = run,
+    .backward = backward,
+};
+
+/* ---- the gradient: dy, [x of max] -> dx. A unit is a plane of dx. ---- */
+
+static lc_status grad_infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
+{
+    const lc_adaptive_pool2d_grad_attr *a = attr;
+    bool is_max = a->pool.kind == LC_POOL_MAX;
+    LC_TRY(lc_check_inputs("adaptive_pool2d_grad", n_in, is_max ? 2 : 1));
+    LC_TRY(lc_check_rank("adaptive_pool2d_grad", "dy", &in[0], 4, 4));
+    lc_desc x, y;
+    LC_TRY(lc_desc_init(&x, LC_F32, 4,
+                        (int64_t[]){in[0].dim[0], in[0].dim[1], a->size[0], a->size[1]}));
+    LC_TRY(infer(&a->pool, 1, &x, n_out, &y));
+    if (!lc_desc_same_shape(&y, &in[0]) || (is_max && !lc_desc_same_shape(&x, &in[1])))
+        return lc_fail(LC_ERR_VALUE, "adaptive_pool2d_grad: dy or x has a wrong shape");
+    out[0] = x;
+    return LC_OK;
+}
+
+static void grad_layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
+{
+    out[0] = q->n_in > 1 ? q->in[1].layout : q->out[0].layout; /* dy may be small: as is wished */
+    for (int i = 0; i < q->n_in; i++)
+        in[i] = out[0];
+}
+
+static lc_status grad_prepare(lc_step *step)
+{
+    const lc_desc *dy = &step->in[0], *dx = &step->out[0];
+    LC_TRY(lc_step_prep(step, sizeof(prep)));
+    prep *p = step->prep;
+    int64_t pixels = dx->dim[2] * dx->dim[3];
+    step->items[0] = lc_units_set(&p->units, dx->dim[0] * lc_block_count(dx),
+                                  2 * (pixels + dy->dim[2] * dy->dim[3]) * dx->layout.block);
+    return LC_OK;
+}
+
+static lc_status grad_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                          int64_t end)
+{
+    (void)phase;
+    const lc_adaptive_pool2d_grad_attr *a = step->attr;
+    const prep *p = step->prep;
+    const lc_grad_kernels *k = &step->kernels->grad;
+    int block = step->out[0].layout.block;
+    int64_t width = a->size[1], plane = a->size[0] * width * block, first, last;
+    int64_t rows_out = a->pool.out[1] ? a->pool.out[0] : 0; /* rows of nothing: left out */
+    lc_units_range(&p->units, begin, end, &first, &last);
+    for (int64_t u = first; u < last; u++) {
+        const float *dy = (const float *)bind->in[0] + u * a->pool.out[0] * a->pool.out[1] * block;
+        float *dx = (float *)bind->out[0] + u * plane;
+        memset(dx, 0, (size_t)plane * sizeof *dx);
+        for (int64_t r = 0; r < rows_out; r++)
+            for (int64_t i = 0; i < a->pool.out[1]; i++, dy += block) {
+                int64_t row, rows, col, cols;
+                window(r, a->size[0], a->pool.out[0], &row, &rows);
+                window(i, width, a->pool.out[1], &col, &cols);
+                int64_t at = (row * width + col) * block;
+                lc_vec_window w = {rows, cols, width * block, block, 1};
+                if (a->pool.kind == LC_POOL_MAX)
+                    k->pool_max(dx + at, (const float *)bind->in[1] + u * plane + at, dy, 1, &w,
+                                block);
+                else
+                    k->pool_mean(dx + at, dy, 1, &w, (float)(rows * cols), block);
+            }
+    }
+    return LC_OK;
+}
+
+const lc_op lc_op_adaptive_pool2d_grad = {
+    .name = "adaptive_pool2d_grad",
+    .attr_size = sizeof(lc_adaptive_pool2d_grad_attr),
+    .infer = grad_infer,
+    .layout = grad_layout,
+    .prepare = grad_prepare,
+    .run = grad_run,
 };

@@ -5,6 +5,7 @@
  * broadcasting, walked along the longest common runs. */
 #include <string.h>
 
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
 #include "ops/ops.h"
 
@@ -31,7 +32,7 @@ static const struct {
     [LC_BINARY_ADD] = {"add", 1},         [LC_BINARY_SUB] = {"sub", 1},
     [LC_BINARY_MUL] = {"mul", 1},         [LC_BINARY_DIV] = {"div", 2},
     [LC_BINARY_MAXIMUM] = {"maximum", 1}, [LC_BINARY_MINIMUM] = {"minimum", 1},
-    [LC_BINARY_POW] = {"pow", 32},
+    [LC_BINARY_POW] = {"pow", 32},        [LC_BINARY_MASK] = {"relu_grad", 1},
 };
 
 static lc_vec_binary_fn *pick(const lc_vec_kernels *v, const lc_binary_attr *a)
@@ -44,6 +45,7 @@ static lc_vec_binary_fn *pick(const lc_vec_kernels *v, const lc_binary_attr *a)
         [LC_BINARY_MAXIMUM] = v->max,
         [LC_BINARY_MINIMUM] = v->min,
         [LC_BINARY_POW] = v->pow,
+        [LC_BINARY_MASK] = v->mask,
     };
     return fns[a->kind];
 }
@@ -295,6 +297,71 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
     return LC_OK;
 }
 
+/* The share of each input before broadcasting is undone. `i`: 0 or 1. */
+static lc_status share(const lc_backward *g, int i, lc_value *out)
+{
+    const lc_binary_attr *attr = g->attr;
+    const lc_builder *b = g->b;
+    lc_value own = g->in[i], other = g->in[1 - i], dy = g->dy[0], t;
+    switch (attr->kind) {
+    case LC_BINARY_SUB:
+        *out = dy;
+        return i ? lc_grad_unary(b, LC_UNARY_NEG, 0.0f, 0.0f, dy, out) : LC_OK;
+    case LC_BINARY_MUL:
+        return lc_grad_binary(b, LC_BINARY_MUL, dy, other, out);
+    case LC_BINARY_DIV:
+        if (i == 0)
+            return lc_grad_binary(b, LC_BINARY_DIV, dy, other, out);
+        LC_TRY(lc_grad_binary(b, LC_BINARY_DIV, g->out[0], own, &t)); /* dy * -(y / b) */
+        LC_TRY(lc_grad_unary(b, LC_UNARY_NEG, 0.0f, 0.0f, t, &t));
+        return lc_grad_binary(b, LC_BINARY_MUL, dy, t, out);
+    case LC_BINARY_MAXIMUM:
+    case LC_BINARY_MINIMUM: { /* half where they are equal: (sign + 1) / 2 */
+        bool first = attr->kind == LC_BINARY_MAXIMUM;
+        LC_TRY(lc_grad_binary(b, LC_BINARY_SUB, first ? own : other, first ? other : own, &t));
+        LC_TRY(lc_grad_unary(b, LC_UNARY_SIGN, 0.0f, 0.0f, t, &t));
+        LC_TRY(lc_grad_unary(b, LC_UNARY_SCALE_SHIFT, 0.5f, 0.5f, t, &t));
+        return lc_grad_binary(b, LC_BINARY_MUL, dy, t, out);
+    }
+    case LC_BINARY_POW:
+        if (i == 0) { /* dy * b * a^(b - 1); 0 where b is 0, whatever a is */
+            lc_value sign;
+            LC_TRY(lc_grad_unary(b, LC_UNARY_SCALE_SHIFT, 1.0f, -1.0f, other, &t));
+            LC_TRY(lc_grad_binary(b, LC_BINARY_POW, own, t, &t));
+            LC_TRY(lc_grad_binary(b, LC_BINARY_MUL, t, other, &t));
+            LC_TRY(lc_grad_unary(b, LC_UNARY_ABS, 0.0f, 0.0f, other, &sign));
+            LC_TRY(lc_grad_binary(b, LC_BINARY_MASK, t, sign, &t));
+        } else { /* dy * y * log(a); 0 where a is 0 */
+            lc_value size;
+            LC_TRY(lc_grad_unary(b, LC_UNARY_LOG, 0.0f, 0.0f, other, &t));
+            LC_TRY(lc_grad_binary(b, LC_BINARY_MUL, t, g->out[0], &t));
+            LC_TRY(lc_grad_unary(b, LC_UNARY_ABS, 0.0f, 0.0f, other, &size));
+            LC_TRY(lc_grad_binary(b, LC_BINARY_MASK, t, size, &t));
+        }
+        return lc_grad_binary(b, LC_BINARY_MUL, dy, t, out);
+    case LC_BINARY_MASK:
+        *out = LC_NONE;
+        return i == 0 ? lc_grad_binary(b, LC_BINARY_MASK, dy, other, out) : LC_OK;
+    default:
+        *out = dy;
+        return LC_OK;
+    }
+}
+
+static lc_status backward(const lc_backward *g)
+{
+    for (int i = 0; i < 2; i++) {
+        if (!g->needs[i])
+            continue;
+        const lc_desc like = *g->b->desc(g->b->ctx, g->in[i]);
+        lc_value full;
+        LC_TRY(share(g, i, &full));
+        if (full != LC_NONE)
+            LC_TRY(lc_grad_sum_to(g->b, full, &like, &g->dx[i]));
+    }
+    return LC_OK;
+}
+
 const lc_op lc_op_binary = {
     .name = "binary",
     .attr_size = sizeof(lc_binary_attr),
@@ -303,4 +370,5 @@ const lc_op lc_op_binary = {
     .layout = layout,
     .prepare = prepare,
     .run = run,
+    .backward = backward,
 };

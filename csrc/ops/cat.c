@@ -3,8 +3,9 @@
  * the channels if only the last one is padded. */
 #include <string.h>
 
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
-#include "ops/ops.h"
 
 #define UNIT 256 /* words */
 
@@ -108,6 +109,25 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
     return LC_OK;
 }
 
+static lc_status backward(const lc_backward *g)
+{
+    const lc_cat_attr *a = g->attr;
+    int64_t start = 0;
+    for (int k = 0; k < g->n_in; k++) {
+        lc_desc x = *g->b->desc(g->b->ctx, g->in[k]);
+        lc_slice_attr part = {0};
+        for (int i = 0; i < x.rank; i++) {
+            part.step[i] = 1;
+            part.count[i] = x.dim[i];
+        }
+        part.start[a->axis] = start;
+        start += x.dim[a->axis];
+        if (g->needs[k])
+            LC_TRY(lc_grad_node(g->b, &lc_op_slice, &part, 1, &g->dy[0], &g->dx[k]));
+    }
+    return LC_OK;
+}
+
 const lc_op lc_op_cat = {
     .name = "cat",
     .attr_size = sizeof(lc_cat_attr),
@@ -116,4 +136,5 @@ const lc_op lc_op_cat = {
     .layout = layout,
     .prepare = prepare,
     .run = run,
+    .backward = backward,
 };

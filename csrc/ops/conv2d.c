@@ -10,15 +10,18 @@
  * of at most this many terms stay accurate. */
 #define CHUNK_STEPS 256
 
-/* A plain input with so few channels is read as it is; padded to a block most of the work would be
- * on zeros. */
-#define MAX_PLAIN_CHANNELS 4
-
 /* --- shapes */
+
+static bool transposed(const lc_conv2d_attr *a)
+{
+    return (a->flags & LC_CONV_TRANSPOSED) != 0;
+}
 
 static int64_t attr_oc(const lc_conv2d_attr *a, const lc_desc *in)
 {
-    return a->flags & LC_CONV_PACKED ? a->out_channels : in[1].dim[0];
+    if (a->flags & LC_CONV_PACKED)
+        return a->out_channels;
+    return transposed(a) ? in[1].dim[1] * a->groups : in[1].dim[0];
 }
 
 static int64_t attr_kernel(const lc_conv2d_attr *a, const lc_desc *in, int axis)
@@ -62,6 +65,13 @@ static lc_status check_weight(const lc_conv2d_attr *a, const lc_desc *x, const l
             LC_ERR_VALUE,
             "conv2d: groups = %lld does not divide the %lld output channels of weight %s",
             (long long)a->groups, (long long)w->dim[0], wt);
+    if (transposed(a)) {
+        if (x->dim[1] == w->dim[0] && w->dim[1] <= INT64_MAX / a->groups)
+            return LC_OK;
+        return lc_fail(LC_ERR_VALUE,
+                       "conv2d, transposed: weight of shape %s does not fit dy of shape %s", wt,
+                       lc_shape_text(x, xt));
+    }
     if (w->dim[1] > INT64_MAX / a->groups || x->dim[1] != w->dim[1] * a->groups)
         return lc_fail(LC_ERR_VALUE,
                        "conv2d: weight of shape %s with groups = %lld expects an input with %lld "
@@ -72,12 +82,13 @@ static lc_status check_weight(const lc_conv2d_attr *a, const lc_desc *x, const l
     return LC_OK;
 }
 
-/* Output size along an axis (0: height, 1: width). */
-static lc_status output_size(const lc_conv2d_attr *a, const lc_desc *in, int axis, int64_t *out)
+/* Output size along an axis (0: height, 1: width) for an input of `size`. */
+static lc_status output_size(const lc_conv2d_attr *a, const lc_desc *in, int axis, int64_t size,
+                             int64_t *out)
 {
     const char *name = axis ? "width" : "height";
     const int64_t limit = (int64_t)1 << 40; /* far above any array, far below overflow */
-    int64_t size = in[0].dim[2 + axis], kernel = attr_kernel(a, in, axis);
+    int64_t kernel = attr_kernel(a, in, axis);
     int64_t before = a->pad[2 * axis], after = a->pad[2 * axis + 1];
     int64_t stride = a->stride[axis], dilation = a->dilation[axis];
     if (stride < 1 || dilation < 1)
@@ -110,6 +121,8 @@ static lc_status conv_infer(const void *attr, int n_in, const lc_desc *in, int *
     const bool bn = (a->flags & LC_CONV_BN) != 0, add = (a->flags & LC_CONV_ADD) != 0;
     char text[LC_SHAPE_TEXT], other[LC_SHAPE_TEXT];
     int expected = 2 + add + (packed ? 0 : bias + 4 * bn);
+    if (transposed(a) && (bias || bn))
+        return lc_fail(LC_ERR_VALUE, "conv2d, transposed: takes no bias and no batch norm");
     if (n_in != expected)
         return lc_fail(LC_ERR_VALUE, "conv2d: %d inputs given, %d expected", n_in, expected);
     LC_TRY(check_input(&in[0], "input"));
@@ -135,8 +148,20 @@ static lc_status conv_infer(const void *attr, int n_in, const lc_desc *in, int *
             LC_TRY(check_vector(&in[2 + bias + i], names[i], in[1].dim[0]));
     }
     int64_t dim[4] = {in[0].dim[0], attr_oc(a, in), 0, 0};
-    LC_TRY(output_size(a, in, 0, &dim[2]));
-    LC_TRY(output_size(a, in, 1, &dim[3]));
+    for (int i = 0; i < 2; i++) {
+        const int64_t given = in[0].dim[2 + i];
+        if (!transposed(a)) {
+            LC_TRY(output_size(a, in, i, given, &dim[2 + i]));
+            continue;
+        }
+        LC_TRY(output_size(a, in, i, a->out[i], &dim[2 + i]));
+        if (dim[2 + i] != given)
+            return lc_fail(
+                LC_ERR_VALUE,
+                "conv2d, transposed: dy of shape %s does not fit an input of %lld x %lld",
+                lc_shape_text(&in[0], text), (long long)a->out[0], (long long)a->out[1]);
+        dim[2 + i] = a->out[i];
+    }
     *n_out = 1;
     LC_TRY(lc_desc_init(&out[0], LC_F32, 4, dim));
     if (add) {
@@ -157,7 +182,7 @@ static lc_layout wanted_input(const lc_conv2d_attr *a, const lc_desc *in, int bl
     int64_t ic = in[0].dim[1];
     if (a->groups > 1)
         return lc_conv_group_layout(block, a->groups, ic, attr_oc(a, in), false);
-    if (given.block == block || (given.block == 1 && ic <= MAX_PLAIN_CHANNELS))
+    if (given.block == block || (given.block == 1 && ic <= LC_CONV_MAX_PLAIN_CHANNELS))
         return given;
     return lc_layout_blocked(block, ic, 1);
 }
@@ -201,9 +226,14 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     pack.x = in[0].layout;
     pack.y = out[0].layout;
     pack.block = kernels->block;
-    pack.flags = a->flags & (LC_CONV_BIAS | LC_CONV_BN);
+    pack.flags = a->flags & (LC_CONV_BIAS | LC_CONV_BN | LC_CONV_TRANSPOSED);
     pack.bn_eps = a->flags & LC_CONV_BN ? a->bn_eps : 0.0f;
-    pack.algorithm = lc_conv_choose(a, in, NULL);
+    pack.algorithm = lc_conv_choose(a, in, out);
+    for (int i = 0; i < 2 && transposed(a) && (a->stride[0] != 1 || a->stride[1] != 1); i++) {
+        pack.stride[i] = a->stride[i];
+        pack.dilation[i] = a->dilation[i];
+        pack.pad[i] = a->pad[2 * i];
+    }
     spec->op = &lc_op_conv2d_pack;
     memcpy(spec->attr, &pack, sizeof pack);
     spec->first = 1;
@@ -211,14 +241,16 @@ static bool conv_pack(const void *attr, int n_in, const lc_desc *in, const lc_de
     return true;
 }
 
-static void conv_set_packed(void *attr, int n_in, const lc_desc *in)
+static void conv_set_packed(void *attr, int n_in, const lc_desc *in, const lc_pack_spec *spec)
 {
     (void)n_in;
     lc_conv2d_attr *a = attr;
-    a->algorithm = lc_conv_choose(a, in, NULL);
+    lc_conv_pack_attr pack;
+    memcpy(&pack, spec->attr, sizeof pack);
+    a->algorithm = pack.algorithm;
     a->kernel[0] = in[1].dim[2];
     a->kernel[1] = in[1].dim[3];
-    a->out_channels = in[1].dim[0];
+    a->out_channels = attr_oc(a, in);
     a->flags |= LC_CONV_PACKED;
 }
 
@@ -249,7 +281,16 @@ typedef struct conv_prep {
     int64_t slot_each, slot_padded; /* channels of an output group of the layout: valid, padded */
     /* An item is a tile of the pixels of one image and group, and one part of its panels. */
     int64_t tiles, splits;
+    int64_t items, x_at, w_at, y_at; /* of a part of a transposed convolution */
 } conv_prep;
+
+/* The parts (conv_form.h) are done one after the other; there is one unless the convolution is
+ * transposed. */
+typedef struct conv_plan {
+    int64_t parts;
+    lc_units fill; /* floats of y that are set first, if there are outputs that no part has */
+    conv_prep part[];
+} conv_plan;
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
@@ -294,30 +335,38 @@ static void schedule(const lc_step *step, conv_prep *p)
     }
 }
 
-static void fill_run(const lc_conv2d_attr *a, const lc_desc *x, const lc_desc *y, conv_prep *p,
-                     int block)
+static void fill_run(const lc_conv2d_attr *a, const lc_desc *x, const lc_desc *y,
+                     const lc_conv_axis axis[2], conv_prep *p, int block)
 {
     lc_conv_run *r = &p->run;
-    const int64_t h = x->dim[2], w = x->dim[3];
     const int64_t col = x->layout.block == 1 ? 1 : block;
-    p->x_h = r->h = h;
-    p->x_w = r->w_in = w;
-    r->kh = a->kernel[0];
-    r->kw = a->kernel[1];
+    int64_t size[2], out[2];
     r->x_col = col;
-    r->x_row = w * col;
-    r->x_blk = h * w * col;
+    r->x_row = x->dim[3] * col;
+    r->x_blk = x->dim[2] * r->x_row;
     for (int i = 0; i < 2; i++) {
-        r->stride[i] = a->stride[i];
-        r->dilation[i] = a->dilation[i];
-        r->pad[i] = a->pad[2 * i];
+        /* Rows and columns that negative padding cuts off. */
+        const int64_t cut = min64(axis[i].pad < 0 ? -axis[i].pad : 0, x->dim[2 + i]);
+        p->x_at += cut * (i == 0 ? r->x_row : col);
+        size[i] = x->dim[2 + i] - cut;
+        out[i] = y->dim[2 + i] > axis[i].from
+                     ? (y->dim[2 + i] - 1 - axis[i].from) / axis[i].step + 1
+                     : 0;
+        r->stride[i] = axis[i].stride;
+        r->dilation[i] = axis[i].dilation;
+        r->pad[i] = axis[i].pad < 0 ? 0 : axis[i].pad;
     }
+    p->x_h = r->h = size[0];
+    p->x_w = r->w_in = size[1];
+    r->kh = axis[0].taps;
+    r->kw = axis[1].taps;
     p->n = y->dim[0];
-    p->oh = y->dim[2];
-    p->ow = y->dim[3];
-    r->y_pix = block;
-    r->y_row = p->ow * block;
-    r->y_vec = p->oh * p->ow * block;
+    p->oh = out[0];
+    p->ow = out[1];
+    r->y_pix = axis[1].step * block;
+    r->y_row = axis[0].step * y->dim[3] * block;
+    r->y_vec = y->dim[2] * y->dim[3] * block;
+    p->y_at = (axis[0].from * y->dim[3] + axis[1].from) * block;
     r->block = block;
     r->cb = p->form.cb;
     r->flags = a->flags & LC_CONV_RELU ? LC_RUN_RELU : 0;
@@ -328,10 +377,11 @@ static void fill_run(const lc_conv2d_attr *a, const lc_desc *x, const lc_desc *y
 static void choose(const lc_kernels *k, conv_prep *p)
 {
     lc_conv_run *r = &p->run;
+    const bool contiguous = r->y_row == p->ow * r->y_pix; /* rows of y */
     const bool pointwise = r->kh == 1 && r->kw == 1 && r->pad[0] == 0 && r->pad[1] == 0 &&
-                           !p->form.lanes && (p->oh - 1) * r->stride[0] < p->x_h &&
+                           !p->form.lanes && contiguous && (p->oh - 1) * r->stride[0] < p->x_h &&
                            (p->ow - 1) * r->stride[1] < p->x_w;
-    if (pointwise && p->oh == p->x_h && p->ow == p->x_w) {
+    if (pointwise && p->oh == p->x_h && p->ow == p->x_w && r->x_row == p->x_w * r->x_col) {
         r->w_in = p->ow =
             p->oh * p->ow; /* a convolution that moves nothing has all its pixels in one row */
         r->h = p->oh = 1;
@@ -348,7 +398,7 @@ static void choose(const lc_kernels *k, conv_prep *p)
     if (r->pad[1] > 0 || p->copy_w > p->x_w)
         p->copy = COPY_PAD;
     const int64_t px = k->conv.dense_px;
-    if (p->form.ob >= 2 && p->oh > 1 && p->ow / ceil_div(p->ow, px) < 4 &&
+    if (contiguous && p->form.ob >= 2 && p->oh > 1 && p->ow / ceil_div(p->ow, px) < 4 &&
         rows <= 2 * p->x_h + 64) {
         r->flags |= LC_RUN_CROSS;
         p->copy = COPY_PAD;
@@ -374,50 +424,85 @@ static int64_t copy_floats(const conv_prep *p, int64_t rows)
     return 0;
 }
 
-static lc_status conv_prepare(lc_step *step)
+/* One part: whole[] is the form of all of w. */
+static void prepare_part(lc_step *step, const lc_conv_form *whole, const lc_conv_axis axis[2],
+                         conv_prep *p)
 {
     const lc_conv2d_attr *a = step->attr;
     const lc_desc *x = &step->in[0], *y = &step->out[0];
     const int block = step->kernels->block;
-    if (!(a->flags & LC_CONV_PACKED))
-        return lc_fail(LC_ERR_RUNTIME, "conv2d: weights have not been packed");
-    if (a->algorithm == LC_CONV_WINOGRAD)
-        return lc_winograd_prepare(step);
-    LC_TRY(lc_step_prep(step, sizeof(conv_prep)));
-    conv_prep *p = step->prep;
     p->form = lc_conv_form_get(&(lc_conv_shape){.groups = a->groups,
                                                 .ic = x->dim[1],
                                                 .oc = y->dim[1],
-                                                .kh = a->kernel[0],
-                                                .kw = a->kernel[1],
+                                                .kh = axis[0].taps,
+                                                .kw = axis[1].taps,
                                                 .x = x->layout,
                                                 .y = y->layout,
                                                 .block = block});
-    fill_run(a, x, y, p, block);
+    p->form.bias_at = whole->bias_at;
+    p->w_at = lc_conv_part_at(whole, a->kernel[0], a->kernel[1], axis);
+    fill_run(a, x, y, axis, p, block);
     p->x_group = p->form.ib * p->run.x_blk;
     p->x_image = p->x_group * p->form.groups;
     p->y_group = p->form.ob * p->run.y_vec;
     p->y_image = p->y_group * p->form.groups;
     const lc_conv_kernels *k = &step->kernels->conv;
     p->kernel = p->form.lanes ? k->lanes : k->dense;
-    step->algorithm = p->form.lanes ? k->lanes_name : k->dense_name;
     p->add = (a->flags & LC_CONV_ADD) != 0;
     p->slot_each = y->dim[1] / y->layout.groups;
     p->slot_padded = ceil_div(p->slot_each, block) * block;
     p->tail =
         !p->form.lanes && p->slot_each != p->slot_padded; /* lanes: padding meets zeros only */
-    p->step_floats = a->kernel[0] * a->kernel[1] * p->form.cb * block;
-    int64_t steps = a->kernel[0] * a->kernel[1] * p->form.cb,
-            blocks = (CHUNK_STEPS + steps / 2) / steps;
+    const int64_t steps = axis[0].taps * axis[1].taps * p->form.cb,
+                  blocks = (CHUNK_STEPS + steps / 2) / steps;
+    p->step_floats = steps * block;
     p->chunks = ceil_div(p->form.ib, blocks > 1 ? blocks : 1);
-    if (p->n == 0 || p->oh == 0 || p->ow == 0) {
-        step->items[0] = 0;
-        return LC_OK;
-    }
+    if (p->n == 0 || p->oh == 0 || p->ow == 0)
+        return;
     choose(step->kernels, p);
     schedule(step, p);
-    step->items[0] = p->n * p->form.groups * p->tiles * p->splits;
-    step->thread_bytes = (size_t)copy_floats(p, tile_rows(p)) * sizeof(float);
+    p->items = p->n * p->form.groups * p->tiles * p->splits;
+    const size_t scratch = (size_t)copy_floats(p, tile_rows(p)) * sizeof(float);
+    step->thread_bytes = scratch > step->thread_bytes ? scratch : step->thread_bytes;
+}
+
+static lc_status conv_prepare(lc_step *step)
+{
+    const lc_conv2d_attr *a = step->attr;
+    const lc_desc *x = &step->in[0], *y = &step->out[0];
+    if (!(a->flags & LC_CONV_PACKED))
+        return lc_fail(LC_ERR_RUNTIME, "conv2d: weights have not been packed");
+    if (a->algorithm != LC_CONV_DIRECT)
+        return lc_winograd_prepare(step);
+    const int64_t kh = a->kernel[0], kw = a->kernel[1];
+    const int64_t parts[2] = {lc_conv_parts(a, 0, kh), lc_conv_parts(a, 1, kw)};
+    const lc_conv_form whole = lc_conv_form_get(&(lc_conv_shape){.groups = a->groups,
+                                                                 .ic = x->dim[1],
+                                                                 .oc = y->dim[1],
+                                                                 .kh = kh,
+                                                                 .kw = kw,
+                                                                 .x = x->layout,
+                                                                 .y = y->layout,
+                                                                 .block = step->kernels->block});
+    LC_TRY(
+        lc_step_prep(step, sizeof(conv_plan) + (size_t)(parts[0] * parts[1]) * sizeof(conv_prep)));
+    conv_plan *plan = step->prep;
+    plan->parts = parts[0] * parts[1];
+    int64_t *items = &step->items[0];
+    if (transposed(a) && (parts[0] < a->stride[0] || parts[1] < a->stride[1])) {
+        step->phases = 2;
+        step->items[0] = lc_units_set(&plan->fill, lc_memory_floats(y), 1);
+        items = &step->items[1];
+    }
+    *items = 0;
+    for (int64_t i = 0; i < plan->parts; i++) {
+        const lc_conv_axis axis[2] = {lc_conv_axis_get(a, 0, kh, i / parts[1]),
+                                      lc_conv_axis_get(a, 1, kw, i % parts[1])};
+        prepare_part(step, &whole, axis, &plan->part[i]);
+        *items += plan->part[i].items;
+    }
+    const lc_conv_kernels *k = &step->kernels->conv;
+    step->algorithm = whole.lanes ? k->lanes_name : k->dense_name;
     return LC_OK;
 }
 
@@ -515,8 +600,9 @@ static void run_item(const conv_prep *p, const lc_bind *bind, int64_t item, bool
     range[1] = (tile + 1) * size / p->tiles;
 
     lc_conv_run r = p->run;
-    const float *x = (const float *)bind->in[0] + n * p->x_image + group * p->x_group;
-    const float *w = bind->in[1], *bias = (const float *)((const char *)bind->in[1] + f->bias_at);
+    const float *x = (const float *)bind->in[0] + n * p->x_image + group * p->x_group + p->x_at;
+    const float *w = (const float *)bind->in[1] + p->w_at,
+                *bias = (const float *)((const char *)bind->in[1] + f->bias_at);
     int64_t y_from = 0;
     if (p->copy != COPY_NONE)
         x = copy_tile(p, &r, x, bind->scratch, rect[0], rect[1], held);
@@ -529,7 +615,7 @@ static void run_item(const conv_prep *p, const lc_bind *bind, int64_t item, bool
     const int64_t last = (split + 1) * f->panels / p->splits;
     for (int64_t panel = split * f->panels / p->splits; panel < last; panel++) {
         const int64_t block = group * f->ob + panel * 2,
-                      at = n * p->y_image + block * r.y_vec + y_from;
+                      at = n * p->y_image + block * r.y_vec + p->y_at + y_from;
         r.nv = f->ob - panel * 2 < 2 ? 1 : 2;
         r.y = (float *)bind->out[0] + at;
         r.add = p->add ? (const float *)bind->in[2] + at : NULL;
@@ -545,18 +631,39 @@ static void run_item(const conv_prep *p, const lc_bind *bind, int64_t item, bool
     }
 }
 
+/* What outputs are that no tap falls on. */
+static void fill_outputs(const lc_conv2d_attr *a, const lc_units *u, const lc_bind *bind,
+                         int64_t begin, int64_t end)
+{
+    float *y = bind->out[0];
+    const float *add = a->flags & LC_CONV_ADD ? bind->in[2] : NULL;
+    int64_t from, to;
+    lc_units_range(u, begin, end, &from, &to);
+    for (int64_t i = from; i < to; i++) {
+        const float v = add ? add[i] : 0.0f;
+        y[i] = a->flags & LC_CONV_RELU && v < 0.0f ? 0.0f : v; /* NaN stays */
+    }
+}
+
 static lc_status conv_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
                           int64_t end)
 {
-    (void)phase;
     const lc_conv2d_attr *a = step->attr;
-    if (a->algorithm == LC_CONV_WINOGRAD)
+    if (a->algorithm != LC_CONV_DIRECT)
         return lc_winograd_run_items(step, bind, begin, end);
-    const conv_prep *p = step->prep;
-    const int64_t tiles =
-        p->tiles * p->form.groups * p->n; /* items that far apart read the same input */
-    for (int64_t item = begin; item < end; item++)
-        run_item(p, bind, item, tiles == 1 && item > begin);
+    const conv_plan *plan = step->prep;
+    if (phase < step->phases - 1) {
+        fill_outputs(a, &plan->fill, bind, begin, end);
+        return LC_OK;
+    }
+    const conv_prep *p = plan->part;
+    for (int64_t i = 0; i < plan->parts; i++, p++, begin -= p[-1].items, end -= p[-1].items) {
+        const int64_t tiles =
+            p->tiles * p->form.groups * p->n; /* items that far apart read the same input */
+        const int64_t from = begin < 0 ? 0 : begin, to = min64(end, p->items);
+        for (int64_t item = from; item < to; item++)
+            run_item(p, bind, item, tiles == 1 && item > from);
+    }
     return LC_OK;
 }
 
@@ -565,7 +672,9 @@ static int64_t conv_macs(const void *attr, int n_in, const lc_desc *in, const lc
     const lc_conv2d_attr *a = attr;
     (void)n_in;
     const int64_t taps = lc_count_mul(attr_kernel(a, in, 0), attr_kernel(a, in, 1));
-    return lc_count_mul(lc_desc_count(&out[0]), lc_count_mul(in[0].dim[1] / a->groups, taps));
+    const lc_desc *y = transposed(a) ? &in[0] : &out[0]; /* of the convolution; x is the other */
+    const lc_desc *x = transposed(a) ? &out[0] : &in[0];
+    return lc_count_mul(lc_desc_count(y), lc_count_mul(x->dim[1] / a->groups, taps));
 }
 
 const lc_op lc_op_conv2d = {
@@ -576,7 +685,9 @@ const lc_op lc_op_conv2d = {
     .insists = conv_insists,
     .pack = conv_pack,
     .set_packed = conv_set_packed,
+    .candidate = lc_conv_candidate,
     .prepare = conv_prepare,
     .run = conv_run,
+    .backward = lc_conv_backward,
     .macs = conv_macs,
 };

@@ -51,9 +51,10 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
         f.ib = in_slots / f.groups / f.cb;
         f.ob = out_slots / f.groups / s->block;
     }
-    f.panels = (f.ob + 1) / 2;
-    const bool winograd = s->algorithm == LC_CONV_WINOGRAD;
-    f.w_ob = f.ib * (winograd ? LC_WINOGRAD_POSITIONS : s->kh * s->kw) * f.cb * s->block;
+    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)s->algorithm);
+    const int64_t parts = winograd ? winograd->parts : 1;
+    f.panels = (f.ob / parts + 1) / 2;
+    f.w_ob = f.ib / parts * (winograd ? winograd->weights : s->kh * s->kw) * f.cb * s->block;
     f.w_floats = f.groups * (winograd ? f.panels * 2 : f.ob) * f.w_ob;
     f.bias_at = (size_t)round_up(f.w_floats * (int64_t)sizeof(float), 64);
     f.bytes = f.bias_at + (size_t)out_slots * sizeof(float);
@@ -62,11 +63,17 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
 
 /* --- the packing op */
 
+static bool transposed(const lc_conv_pack_attr *a)
+{
+    return (a->flags & LC_CONV_TRANSPOSED) != 0;
+}
+
 static bool attr_shape(const lc_conv_pack_attr *a, const lc_desc *w, lc_conv_shape *s)
 {
+    const int64_t ic = w->dim[1] * a->groups, oc = w->dim[0];
     *s = (lc_conv_shape){.groups = a->groups,
-                         .ic = w->dim[1] * a->groups,
-                         .oc = w->dim[0],
+                         .ic = transposed(a) ? oc : ic,
+                         .oc = transposed(a) ? ic : oc,
                          .kh = w->dim[2],
                          .kw = w->dim[3],
                          .x = a->x,
@@ -91,6 +98,8 @@ static lc_status pack_infer(const void *attr, int n_in, const lc_desc *in, int *
 typedef struct pack_prep {
     lc_conv_shape shape;
     lc_conv_form form;
+    lc_conv2d_attr conv; /* what shapes the parts */
+    int64_t parts[2];
     const lc_pack_kernels *kernels;
 } pack_prep;
 
@@ -98,10 +107,18 @@ static lc_status pack_prepare(lc_step *step)
 {
     LC_TRY(lc_step_prep(step, sizeof(pack_prep)));
     pack_prep *p = step->prep;
-    attr_shape(step->attr, &step->in[0], &p->shape);
+    const lc_conv_pack_attr *a = step->attr;
+    attr_shape(a, &step->in[0], &p->shape);
     p->form = lc_conv_form_get(&p->shape);
     p->kernels = &step->kernels->pack;
-    step->items[0] = p->form.groups * p->form.panels;
+    p->conv.flags = a->flags;
+    for (int i = 0; i < 2; i++) {
+        p->conv.stride[i] = a->stride[i] ? a->stride[i] : 1;
+        p->conv.dilation[i] = a->dilation[i] ? a->dilation[i] : 1;
+        p->conv.pad[2 * i] = a->pad[i];
+        p->parts[i] = lc_conv_parts(&p->conv, i, i ? p->shape.kw : p->shape.kh);
+    }
+    step->items[0] = p->parts[0] * p->parts[1] * p->form.groups * p->form.panels;
     return LC_OK;
 }
 
@@ -127,14 +144,6 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
     return f;
 }
 
-/* The lanes of a panel: where the weights of their channels begin, or -1, and what these are
- * multiplied with. */
-typedef struct panel_lanes {
-    int64_t width; /* missing blocks included */
-    int64_t lane[2 * LC_CONV_MAX_BLOCK];
-    double scale[2 * LC_CONV_MAX_BLOCK];
-} panel_lanes;
-
 /* Input channel of k-step c of input block b, counted within the group; -1 for padding. */
 static int64_t input_channel(const pack_prep *p, int64_t group, int64_t b, int64_t c)
 {
@@ -145,9 +154,14 @@ static int64_t input_channel(const pack_prep *p, int64_t group, int64_t b, int64
     return ic < 0 ? ic : ic - group * (p->shape.ic / p->shape.groups);
 }
 
+static int64_t group_inputs(const pack_prep *p)
+{
+    return p->shape.ic / p->shape.groups;
+}
+
 static bool has_padding(const pack_prep *p)
 {
-    return p->form.ib * p->form.cb != p->shape.ic / p->shape.groups;
+    return p->form.ib * p->form.cb != group_inputs(p);
 }
 
 /* The input channels of a group in order, padding stepped over: block b, k-step c. */
@@ -158,175 +172,273 @@ typedef struct channel_walk {
 
 static channel_walk walk_channels(const pack_prep *p)
 {
-    const int64_t icg = p->shape.ic / p->shape.groups, each = p->shape.ic / p->shape.x.groups;
-    const int64_t run = p->form.lanes || each > icg ? icg : each;
+    const int64_t each = p->shape.ic / p->shape.x.groups;
+    const int64_t run = p->form.lanes || each > group_inputs(p) ? group_inputs(p) : each;
     return (channel_walk){0, 0, run, run};
+}
+
+static void step_padding(channel_walk *k)
+{
+    k->left = k->each;
+    k->b += k->c > 0;
+    k->c = 0;
 }
 
 /* Steps over n channels; n <= left. */
 static void step_channels(channel_walk *k, int64_t n, int64_t cb)
 {
     k->c += n;
-    k->left -= n;
     k->b += k->c / cb;
     k->c %= cb;
-    if (k->left == 0) {
-        k->left = k->each;
-        k->b += k->c > 0;
+    k->left -= n;
+    if (k->left == 0)
+        step_padding(k);
+}
+
+static void step_channel(channel_walk *k, int64_t cb)
+{
+    if (++k->c == cb) {
         k->c = 0;
+        k->b++;
+    }
+    if (--k->left == 0)
+        step_padding(k);
+}
+
+/* A panel of a part: output blocks `first` and `first` + 1 of a group. */
+typedef struct panel {
+    int64_t part, group, first;
+    int64_t width, there; /* lanes; those that are in y */
+    lc_conv_axis axis[2]; /* direct sums */
+    float *weights;
+} panel;
+
+static panel panel_of(const pack_prep *p, int64_t item, void *blob)
+{
+    const lc_conv_shape *s = &p->shape;
+    const lc_conv_form *f = &p->form;
+    panel n = {.part = item / (f->panels * f->groups),
+               .group = item / f->panels % f->groups,
+               .first = item % f->panels * 2,
+               .weights = blob};
+    n.there = (f->ob - n.first < 2 ? f->ob - n.first : 2) * s->block;
+    n.width = n.there;
+    if (lc_conv_winograd_form((uint32_t)s->algorithm)) {
+        n.width = 2 * s->block;
+        n.weights += (n.group * f->panels * 2 + n.first) * f->w_ob;
+        return n;
+    }
+    n.axis[0] = lc_conv_axis_get(&p->conv, 0, s->kh, n.part / p->parts[1]);
+    n.axis[1] = lc_conv_axis_get(&p->conv, 1, s->kw, n.part % p->parts[1]);
+    const int64_t tap = f->w_ob / (s->kh * s->kw); /* floats of an output block */
+    n.weights += lc_conv_part_at(f, s->kh, s->kw, n.axis) +
+                 (n.group * f->ob + n.first) * n.axis[0].taps * n.axis[1].taps * tap;
+    return n;
+}
+
+/* Between the taps of neighbouring input channels in w. */
+static int64_t channel_step(const pack_prep *p)
+{
+    const lc_conv_shape *s = &p->shape;
+    return s->kh * s->kw * (p->conv.flags & LC_CONV_TRANSPOSED ? s->oc / s->groups : 1);
+}
+
+/* Where w's taps for an output channel and input channel 0 of its group are. */
+static int64_t taps_of(const pack_prep *p, int64_t oc)
+{
+    const lc_conv_shape *s = &p->shape;
+    const int64_t icg = s->ic / s->groups, ocg = s->oc / s->groups;
+    const int64_t pair =
+        p->conv.flags & LC_CONV_TRANSPOSED ? oc / ocg * icg * ocg + oc % ocg : oc * icg;
+    return pair * s->kh * s->kw;
+}
+
+/* The output channel of lane i of a panel, `blocks` further on; -1 for none. */
+static int64_t lane_channel(const pack_prep *p, const panel *n, int64_t blocks, int64_t i)
+{
+    const int64_t slot = (n->group * p->form.ob + n->first + blocks) * p->shape.block + i;
+    return i < n->there ? lc_conv_slot_channel(p->shape.y, p->shape.oc, slot) : -1;
+}
+
+/* `shift`, unless NULL, gets what is added to each lane that is in y. */
+static void find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
+                       const panel *n, int64_t blocks, lc_pack_lanes *l, float *shift)
+{
+    l->width = (int)n->width;
+    for (int64_t i = 0; i < n->width; i++) {
+        const int64_t oc = lane_channel(p, n, blocks, i);
+        fold fo = oc < 0 ? (fold){0, 0} : channel_fold(a, bind, oc);
+        l->lane[i] = oc < 0 ? -1 : taps_of(p, oc);
+        l->scale[i] = fo.scale;
+        if (i < n->there && shift)
+            shift[i] = (float)fo.shift;
     }
 }
 
-static lc_pack_tile first_tile(const panel_lanes *l)
-{
-    return (lc_pack_tile){.width = (int)l->width, .lane = l->lane, .scale = l->scale};
-}
-
-/* Direct form: the next elements in the order of users. */
+/* Direct form: the next elements, channel by channel. */
 typedef struct direct_walk {
     channel_walk channel;
-    int64_t tap, base; /* of the next element; row of the channel's tap 0 */
+    int64_t ic, kh, kw; /* of the next element; kh, kw count the taps of the part */
+    int64_t row;        /* in rows */
 } direct_walk;
 
-static bool next_direct_tile(const pack_prep *p, direct_walk *k, lc_pack_tile *t)
+static bool next_elements(const pack_prep *p, const panel *n, direct_walk *k, lc_pack_elements *e)
 {
-    const int64_t taps = p->shape.kh * p->shape.kw, cb = p->form.cb;
-    const int64_t total = p->shape.ic / p->shape.groups * taps;
-    t->at += t->n;
-    t->n = (int)(total - t->at < LC_PACK_TILE ? total - t->at : LC_PACK_TILE);
-    for (int e = 0; e < t->n; e++) {
-        t->row[e] = (k->base + k->tap * cb) * t->width;
-        if (++k->tap == taps) {
-            k->tap = 0;
-            step_channels(&k->channel, 1, cb);
-            k->base = k->channel.b * taps * cb + k->channel.c;
-        }
+    const lc_conv_axis *h = &n->axis[0], *w = &n->axis[1];
+    const int64_t cb = p->form.cb, step = channel_step(p), inputs = group_inputs(p);
+    for (e->n = 0; e->n < LC_PACK_TILE && k->ic < inputs; e->n++) {
+        e->from[e->n] = k->ic * step + (h->tap + k->kh * h->tap_step) * p->shape.kw + w->tap +
+                        k->kw * w->tap_step;
+        e->row[e->n] = k->row * e->lanes->width;
+        k->row += cb;
+        if (++k->kw < w->taps)
+            continue;
+        k->kw = 0;
+        if (++k->kh < h->taps)
+            continue;
+        k->kh = 0;
+        k->ic++;
+        step_channel(&k->channel, cb);
+        k->row = k->channel.b * h->taps * w->taps * cb + k->channel.c;
     }
-    return t->n > 0;
+    return e->n > 0;
 }
 
-static void pack_direct(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
-                        float *to)
+static void pack_direct(const pack_prep *p, const panel *n, const lc_pack_lanes *l, const float *w)
 {
-    const int64_t taps = p->shape.kh * p->shape.kw, cb = p->form.cb;
-    direct_walk k = {walk_channels(p), 0, 0};
-    lc_pack_tile t = first_tile(l);
-    while (next_direct_tile(p, &k, &t))
-        p->kernels->pack(&t, w, to);
+    const int64_t taps = n->axis[0].taps * n->axis[1].taps, cb = p->form.cb;
+    direct_walk k = {.channel = walk_channels(p)};
+    lc_pack_elements e = {.lanes = l};
+    while (next_elements(p, n, &k, &e))
+        p->kernels->pack(&e, w, n->weights);
     if (!has_padding(p))
         return;
     for (int64_t b = 0; b < p->form.ib; b++)
         for (int64_t c = 0; c < cb; c++)
-            for (int64_t tap = 0; tap < taps && input_channel(p, group, b, c) < 0; tap++)
-                memset(to + ((b * taps + tap) * cb + c) * l->width, 0,
-                       (size_t)l->width * sizeof *to);
+            for (int64_t t = 0; t < taps && input_channel(p, n->group, b, c) < 0; t++)
+                memset(n->weights + ((b * taps + t) * cb + c) * l->width, 0,
+                       (size_t)l->width * sizeof(float));
 }
 
-/* Winograd form: the next filters, with where their rows begin at position 0. */
-static int64_t next_winograd_tile(const pack_prep *p, channel_walk *k, lc_pack_tile *t)
+static void unpack_direct(const pack_prep *p, const panel *n, const lc_pack_lanes *l, float *w)
 {
-    const int64_t icg = p->shape.ic / p->shape.groups;
-    t->pos = p->form.ib * p->form.cb * t->width;
-    t->at += t->n * 9;
-    const int64_t rest = icg - t->at / 9, row = (k->b * p->form.cb + k->c) * t->width;
-    const int64_t n = rest < k->left ? rest : k->left;
-    t->n = (int)(n < LC_PACK_TILE ? n : LC_PACK_TILE);
-    step_channels(k, t->n, p->form.cb);
-    return row;
+    direct_walk k = {.channel = walk_channels(p)};
+    lc_pack_elements e = {.lanes = l};
+    while (next_elements(p, n, &k, &e))
+        p->kernels->unpack(&e, n->weights, w);
 }
 
-static void pack_winograd(const pack_prep *p, const float *w, int64_t group, const panel_lanes *l,
-                          float *to)
+static lc_pack_filters filters_of(const pack_prep *p, const lc_pack_lanes *l)
 {
-    const int64_t icg = p->shape.ic / p->shape.groups, channels = p->form.ib * p->form.cb;
+    return (lc_pack_filters){.lanes = l,
+                             .next = channel_step(p),
+                             .turned = (p->conv.flags & LC_CONV_TRANSPOSED) != 0,
+                             .s2 = p->shape.algorithm == LC_CONV_WINOGRAD_S2,
+                             .pos = p->form.ib * p->form.cb * l->width};
+}
+
+/* The next filters: those of up to LC_PACK_TILE channels from *ic on; *row: where their rows are. */
+static bool next_filters(const pack_prep *p, channel_walk *k, int64_t *ic, lc_pack_filters *f,
+                         int64_t *row)
+{
+    const int64_t rest = group_inputs(p) - *ic, n = rest < k->left ? rest : k->left;
+    f->from = *ic * f->next;
+    f->n = (int)(n < LC_PACK_TILE ? n : LC_PACK_TILE);
+    *row = (k->b * p->form.cb + k->c) * f->lanes->width;
+    *ic += f->n;
+    if (f->n)
+        step_channels(k, f->n, p->form.cb);
+    return f->n > 0;
+}
+
+static void pack_winograd(const pack_prep *p, const panel *n, const lc_pack_lanes *l,
+                          const float *w)
+{
     channel_walk k = walk_channels(p);
-    lc_pack_tile t = first_tile(l);
-    while (t.at / 9 + t.n < icg) {
-        const int64_t row = next_winograd_tile(p, &k, &t);
-        p->kernels->winograd(&t, w, to + row);
-    }
+    lc_pack_filters f = filters_of(p, l);
+    int64_t ic = 0, row;
+    while (next_filters(p, &k, &ic, &f, &row))
+        p->kernels->winograd(&f, w, n->weights + row);
     if (!has_padding(p))
         return;
-    static const double no_scale[2 * LC_CONV_MAX_BLOCK];
-    int64_t missing[2 * LC_CONV_MAX_BLOCK];
-    for (int64_t i = 0; i < l->width; i++)
-        missing[i] = -1;
-    t = (lc_pack_tile){(int)l->width, missing, no_scale, 0, 1, {0}, channels * l->width};
-    for (int64_t c = 0; c < channels; c++)
-        if (input_channel(p, group, c / p->form.cb, c % p->form.cb) < 0)
-            p->kernels->winograd(&t, w, to + c * l->width);
+    lc_pack_lanes missing = {.width = l->width};
+    for (int i = 0; i < l->width; i++)
+        missing.lane[i] = -1;
+    f.lanes = &missing;
+    f.n = 1;
+    for (int64_t c = 0; c < p->form.ib * p->form.cb; c++)
+        if (input_channel(p, n->group, c / p->form.cb, c % p->form.cb) < 0)
+            p->kernels->winograd(&f, w, n->weights + c * l->width);
 }
 
-static void unpack_direct(const pack_prep *p, const float *from, const panel_lanes *l, float *w)
+static void unpack_winograd(const pack_prep *p, const panel *n, const lc_pack_lanes *l, float *w)
 {
-    direct_walk k = {walk_channels(p), 0, 0};
-    lc_pack_tile t = first_tile(l);
-    while (next_direct_tile(p, &k, &t))
-        p->kernels->unpack(&t, from, w);
-}
-
-static void unpack_winograd(const pack_prep *p, const float *from, const panel_lanes *l, float *w)
-{
-    const int64_t icg = p->shape.ic / p->shape.groups;
     channel_walk k = walk_channels(p);
-    lc_pack_tile t = first_tile(l);
-    while (t.at / 9 + t.n < icg) {
-        const int64_t row = next_winograd_tile(p, &k, &t);
-        p->kernels->unwinograd(&t, from + row, w);
-    }
+    lc_pack_filters f = filters_of(p, l);
+    int64_t ic = 0, row;
+    while (next_filters(p, &k, &ic, &f, &row))
+        p->kernels->unwinograd(&f, n->weights + row, w);
 }
 
-/* A panel: output blocks `first` and `first` + 1 of a group. */
-typedef struct panel {
-    int64_t group, first;
-    int64_t slot, there; /* its lanes that are in y, and the slot of the first one */
-} panel;
-
-static panel panel_of(const pack_prep *p, int64_t item)
+/* l[q]: the panel's lanes of part q of the outputs. All lanes exist. */
+static lc_pack_parts parts_of(const pack_prep *p, const lc_pack_lanes *l, int parts)
 {
-    const lc_conv_form *f = &p->form;
-    panel n = {item / f->panels, item % f->panels * 2, 0, 0};
-    n.slot = (n.group * f->ob + n.first) * p->shape.block;
-    n.there = (f->ob - n.first < 2 ? f->ob - n.first : 2) * p->shape.block;
-    return n;
+    const int64_t part = p->shape.ic / parts;
+    return (lc_pack_parts){.lanes = l,
+                           .parts = parts,
+                           .next = channel_step(p),
+                           .part = part * channel_step(p),
+                           .pos = part * l->width};
 }
 
-static float *panel_weights(const pack_prep *p, const panel *n, void *blob)
+static bool next_parts(const pack_prep *p, int64_t *k, lc_pack_parts *t)
 {
-    const lc_conv_form *f = &p->form;
-    const bool winograd = p->shape.algorithm == LC_CONV_WINOGRAD;
-    return (float *)blob + (n->group * (winograd ? f->panels * 2 : f->ob) + n->first) * f->w_ob;
+    const int64_t rest = p->shape.ic / t->parts - *k;
+    t->from = *k * t->next;
+    t->n = (int)(rest < LC_PACK_TILE ? rest : LC_PACK_TILE);
+    *k += t->n;
+    return t->n > 0;
 }
 
-/* `shift`, unless NULL, gets what is added to each of the channels that are in y. */
-static panel_lanes find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
-                              const panel *n, float *shift)
+static void pack_strassen(const pack_prep *p, const panel *n, const lc_pack_lanes *l, int parts,
+                          const float *w)
 {
-    const lc_conv_shape *s = &p->shape;
-    const int64_t row = s->ic / s->groups * s->kh * s->kw; /* of w */
-    panel_lanes l = {.width = s->algorithm == LC_CONV_WINOGRAD ? 2 * s->block : n->there};
-    for (int64_t i = 0; i < l.width; i++) {
-        const int64_t oc = i < n->there ? lc_conv_slot_channel(s->y, s->oc, n->slot + i) : -1;
-        fold fo = oc < 0 ? (fold){0, 0} : channel_fold(a, bind, oc);
-        l.lane[i] = oc < 0 ? -1 : oc * row;
-        l.scale[i] = fo.scale;
-        if (shift && i < n->there)
-            shift[i] = (float)fo.shift;
-    }
-    return l;
+    lc_pack_parts t = parts_of(p, l, parts);
+    for (int64_t k = 0; next_parts(p, &k, &t);)
+        p->kernels->strassen(&t, w, n->weights + (k - t.n) * l->width);
+}
+
+static void unpack_strassen(const pack_prep *p, const panel *n, const lc_pack_lanes *l, int parts,
+                            float *w)
+{
+    lc_pack_parts t = parts_of(p, l, parts);
+    for (int64_t k = 0; next_parts(p, &k, &t);)
+        p->kernels->unstrassen(&t, n->weights + (k - t.n) * l->width, w);
+}
+
+static int output_parts(const pack_prep *p)
+{
+    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)p->shape.algorithm);
+    return winograd ? winograd->parts : 1;
 }
 
 static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
                        const panel *n)
 {
-    const float *w = bind->in[0]; /* [oc][icg][taps] */
-    char *blob = bind->out[0];
-    float *to = panel_weights(p, n, blob);
-    const panel_lanes l = find_lanes(p, a, bind, n, (float *)(blob + p->form.bias_at) + n->slot);
-    if (p->shape.algorithm == LC_CONV_WINOGRAD)
-        pack_winograd(p, w, n->group, &l, to);
+    const int parts = output_parts(p);
+    float *shift = (float *)((char *)bind->out[0] + p->form.bias_at);
+    lc_pack_lanes l[LC_UNPACK_RANGES];
+    for (int q = 0; q < parts; q++) {
+        const int64_t blocks = q * p->form.ob / parts;
+        const int64_t slot = (n->group * p->form.ob + n->first + blocks) * p->shape.block;
+        find_lanes(p, a, bind, n, blocks, &l[q], n->part == 0 ? shift + slot : NULL);
+    }
+    if (parts > 1)
+        pack_strassen(p, n, l, parts, bind->in[0]);
+    else if (lc_conv_winograd_form((uint32_t)p->shape.algorithm))
+        pack_winograd(p, n, l, bind->in[0]);
     else
-        pack_direct(p, w, n->group, &l, to);
+        pack_direct(p, n, l, bind->in[0]);
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -335,7 +447,7 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
     (void)phase;
     const pack_prep *p = step->prep;
     for (int64_t item = begin; item < end; item++) {
-        const panel n = panel_of(p, item);
+        const panel n = panel_of(p, item, bind->out[0]);
         pack_panel(p, step->attr, bind, &n);
     }
     /* The gap between weights and biases: nothing reads it, but a blob's bytes should be a function
@@ -352,43 +464,51 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
 static int unpack_bits(const lc_step *step)
 {
     const pack_prep *p = step->prep;
-    return p->shape.algorithm == LC_CONV_WINOGRAD ? 4
-           : p->shape.algorithm == LC_CONV_DIRECT ? 2
-                                                  : 0;
+    if (p->conv.flags & LC_CONV_TRANSPOSED)
+        return 0; /* a form for training, where weights are needed anyway */
+    const lc_conv_algorithm algorithm = (lc_conv_algorithm)p->shape.algorithm;
+    return algorithm == LC_CONV_DIRECT || algorithm == LC_CONV_WINOGRAD_S2 ? 2 : 4;
 }
 
-static int64_t unpack_rows(const lc_step *step, int64_t item, int64_t *first)
+static int unpack_rows(const lc_step *step, int64_t item, int64_t *first, int64_t *count)
 {
     const pack_prep *p = step->prep;
-    const panel n = panel_of(p, item);
-    int64_t count = 0;
-    *first = 0;
-    for (int64_t i = 0; i < n.there; i++) {
-        const int64_t oc = lc_conv_slot_channel(p->shape.y, p->shape.oc, n.slot + i);
-        if (oc >= 0 && count++ == 0)
-            *first = oc;
+    const panel n = panel_of(p, item, NULL);
+    const int parts = output_parts(p);
+    for (int q = 0; q < parts; q++) {
+        *count = first[q] = 0;
+        for (int64_t i = 0; i < n.there; i++) {
+            const int64_t oc = lane_channel(p, &n, q * p->form.ob / parts, i);
+            if (oc >= 0 && (*count)++ == 0)
+                first[q] = oc;
+        }
     }
-    return count;
+    return parts;
 }
 
-static void unpack_run(const lc_step *step, const lc_bind *bind, int64_t item, float *to)
+static void unpack_run(const lc_step *step, const lc_bind *bind, int64_t item, float *const *to)
 {
     const pack_prep *p = step->prep;
-    const panel n = panel_of(p, item);
-    panel_lanes l = find_lanes(p, step->attr, bind, &n, NULL);
-    int64_t first = -1;
-    for (int64_t i = 0; i < l.width; i++) {
-        if (l.lane[i] < 0)
-            continue;
-        first = first < 0 ? l.lane[i] : first;
-        l.lane[i] -= first;
-        l.scale[i] = l.scale[i] != 0 ? 1 / l.scale[i] : 0;
+    const panel n = panel_of(p, item, bind->out[0]);
+    const int parts = output_parts(p);
+    lc_pack_lanes l[LC_UNPACK_RANGES];
+    for (int q = 0; q < parts; q++) {
+        int64_t first = -1;
+        find_lanes(p, step->attr, bind, &n, q * p->form.ob / parts, &l[q], NULL);
+        for (int i = 0; i < l[q].width; i++) {
+            if (l[q].lane[i] < 0)
+                continue;
+            first = first < 0 ? l[q].lane[i] : first;
+            l[q].lane[i] += to[q] - to[0] - first;
+            l[q].scale[i] = l[q].scale[i] != 0 ? 1 / l[q].scale[i] : 0;
+        }
     }
-    const float *from = panel_weights(p, &n, bind->out[0]);
-    if (p->shape.algorithm == LC_CONV_WINOGRAD)
-        unpack_winograd(p, from, &l, to);
+    if (parts > 1)
+        unpack_strassen(p, &n, l, parts, to[0]);
+    else if (lc_conv_winograd_form((uint32_t)p->shape.algorithm))
+        unpack_winograd(p, &n, l, to[0]);
     else
-        unpack_direct(p, from, &l, to);
+        unpack_direct(p, &n, l, to[0]);
 }
 
 static const lc_unpack unpack = {unpack_bits, unpack_rows, unpack_run};

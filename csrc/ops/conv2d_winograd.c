@@ -10,14 +10,6 @@
 /* Tiles per block: at least so many, even if V then leaves the L2 cache, since the weights are read
  * once per block (+ 25 % at 256 channels of 14x14). */
 #define MIN_BLOCK 16
-/* The 36 parts of V and M should not start at the same place in the sets of the L1 cache. */
-#define SKEW 16
-
-/* Tiles per block: at least so many, even if V then leaves the L2 cache, since the weights are read
- * once per block (+ 25 % at 256 channels of 14x14). */
-#define MIN_BLOCK 16
-/* M of the panels that are multiplied in one go. */
-#define CHUNK_BYTES (400 << 10)
 
 typedef struct winograd_prep {
     lc_conv_form form;
@@ -53,7 +45,7 @@ static void share_out(winograd_prep *p, int threads, int64_t most_blocks)
 {
     const lc_conv_form *f = &p->form;
     const int64_t units = p->n * f->groups, want = threads == 1 ? 1 : 4 * (int64_t)threads;
-    const bool tiles_first = p->tiles > f->ob * p->run.block;
+    const bool tiles_first = p->tiles > 2 * f->panels * p->run.block;
     for (int turn = 0; turn < 2; turn++) {
         const int64_t have = units * p->blocks * p->splits, factor = ceil_div(want, have);
         if (factor <= 1)
@@ -78,19 +70,19 @@ void lc_winograd_schedule(lc_step *step, int64_t l2)
     lc_winograd_run *r = &p->run;
     const lc_conv_form *f = &p->form;
     const int64_t block = r->block, px = step->kernels->winograd.tiles;
-    const int64_t channels = f->ib * block;
-    const int64_t each = LC_WINOGRAD_POSITIONS * (int64_t)sizeof(float);
+    const int64_t positions = r->form->positions, channels = r->blocks * block;
+    const int64_t each = positions * (int64_t)sizeof(float);
     const int64_t most = max64(l2 / (each * (channels + 2 * block)), MIN_BLOCK);
-    p->blocks = ceil_div(p->tiles, min64(most, 4 * px));
+    p->blocks = ceil_div(p->tiles, min64(most, (r->form->parts == 1 ? 4 : 16) * px));
     p->splits = 1;
     share_out(p, step->threads, ceil_div(p->tiles, px));
     const int64_t tiles = ceil_div(p->tiles, p->blocks);
     r->v_blk = tiles * block;
-    r->v_pos = f->ib * r->v_blk + SKEW;
+    r->v_pos = r->blocks * r->v_blk + SKEW;
     r->m_pos = tiles * 2 * block + SKEW;
-    p->v_floats = LC_WINOGRAD_POSITIONS * r->v_pos;
+    p->v_floats = positions * r->v_pos;
     step->items[0] = p->n * f->groups * p->blocks * p->splits;
-    step->thread_bytes = (size_t)(p->v_floats + LC_WINOGRAD_POSITIONS * r->m_pos) * sizeof(float);
+    step->thread_bytes = (size_t)(p->v_floats + positions * r->m_pos) * sizeof(float);
 }
 
 lc_status lc_winograd_prepare(lc_step *step)
@@ -103,39 +95,44 @@ lc_status lc_winograd_prepare(lc_step *step)
     p->form = lc_conv_form_get(&(lc_conv_shape){.groups = a->groups,
                                                 .ic = x->dim[1],
                                                 .oc = y->dim[1],
-                                                .kh = 3,
-                                                .kw = 3,
+                                                .kh = a->kernel[0],
+                                                .kw = a->kernel[1],
                                                 .x = x->layout,
                                                 .y = y->layout,
                                                 .block = block,
-                                                .algorithm = LC_CONV_WINOGRAD});
+                                                .algorithm = (int32_t)a->algorithm});
     if (p->form.lanes || p->form.cb != block)
         return lc_fail(LC_ERR_RUNTIME, "conv2d: a layout that Winograd's algorithm cannot read");
     lc_winograd_run *r = &p->run;
+    r->form = lc_conv_winograd_form(a->algorithm);
     r->block = block;
+    r->stride = a->stride[0];
     r->h = x->dim[2];
     r->w = x->dim[3];
     r->x_row = r->w * block;
     r->x_blk = r->h * r->x_row;
-    r->pad[0] = a->pad[0];
-    r->pad[1] = a->pad[2];
-    r->blocks = p->form.ib;
+    for (int i = 0; i < 2; i++)
+        r->pad[i] = lc_conv_axis_get(a, i, a->kernel[i], 0).pad;
+    r->blocks = p->form.ib / r->form->parts;
     r->oh = y->dim[2];
     r->ow = y->dim[3];
     r->y_row = r->ow * block;
     r->y_vec = r->oh * r->y_row;
     r->relu = (a->flags & LC_CONV_RELU) != 0;
+    r->y_part = p->form.ob / r->form->parts * r->y_vec;
+    r->bias_part = p->form.ob / r->form->parts * block;
     r->tile_columns = ceil_div(r->ow, LC_WINOGRAD_TILE);
     p->add = (a->flags & LC_CONV_ADD) != 0;
     p->n = y->dim[0];
-    p->tiles = ceil_div(r->oh, LC_WINOGRAD_TILE) * r->tile_columns;
+    p->tiles = r->form->parts == 1 ? ceil_div(r->oh, LC_WINOGRAD_TILE) * r->tile_columns
+                                   : ceil_div(r->oh * r->ow, r->form->parts);
     p->x_group = p->form.ib * r->x_blk;
     p->x_image = p->x_group * p->form.groups;
     p->y_group = p->form.ob * r->y_vec;
     p->y_image = p->y_group * p->form.groups;
     p->slot_each = y->dim[1] / y->layout.groups;
     p->slot_padded = ceil_div(p->slot_each, block) * block;
-    step->algorithm = step->kernels->winograd.name;
+    step->algorithm = r->form->name;
     if (p->n == 0) {
         step->items[0] = 0;
         return LC_OK;
@@ -150,6 +147,7 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
     const winograd_prep *p = step->prep;
     const lc_winograd_kernels *k = &step->kernels->winograd;
     const lc_conv_form *f = &p->form;
+    const lc_winograd_kind kind = (lc_winograd_kind)(p->run.form - lc_winograd_forms);
     const int64_t split = item % p->splits, part = item / p->splits % p->blocks;
     const int64_t group = item / (p->splits * p->blocks) % f->groups;
     const int64_t n = item / (p->splits * p->blocks * f->groups);
@@ -161,7 +159,7 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
     r.v = bind->scratch;
     r.m = r.v + p->v_floats;
     if (!held)
-        k->input(&r);
+        k->input[kind](&r);
     const float *u = (const float *)bind->in[1] + group * f->panels * 2 * f->w_ob;
     const float *bias = (const float *)((const char *)bind->in[1] + f->bias_at);
     const int64_t end = (split + 1) * f->panels / p->splits;
@@ -177,7 +175,7 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
             r.lanes[v] = (int32_t)min64(left, r.block);
         }
         k->multiply(&r);
-        k->output(&r);
+        k->output[kind](&r);
     }
 }
 

@@ -1,7 +1,10 @@
 /* Which algorithm a convolution gets: the first of a list that accepts it. A function of the
  * layer, H, W, the block (ISA) and LUCID_C_CONV; never of N, threads or caches, nor are the bits.
+ * Only tuning, which somebody has to ask for, prefers another one that accepts.
  */
 #include "ops/conv_form.h"
+#include "ops/conv_tuning.h"
+#include "ops/op_util.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -9,11 +12,23 @@
 
 /* Fewer blocks of channels than this per group, in or out, and the transforms cost what the
  * products save. Measured with blocks of 8, against direct sums: 1.6 to 2 times as fast at 16
- * channels. */
+ * channels, and at 10, which fill two blocks as well. */
 #define MIN_BLOCKS 2
 /* Tiles of one image. With four (7x7) the transformed weights, four times as many bytes, are read
- * for too little work. */
-#define MIN_TILES 9
+ * for little work: with AVX-512 direct sums are faster then, with AVX2 they are not (512 channels,
+ * weights from memory: 0.42 of the direct time on one thread, 0.62 on two). */
+#define MIN_TILES 4
+#define MIN_TILES_AVX512 9
+/* Stride 2 saves less; in 7x7 outputs what it saves goes into reading the larger weights. */
+#define MIN_S2_PIXELS 100
+/* Strassen's algorithm saves an eighth of the products. With fewer channels, or weights that few
+ * pixels use, the additions and the larger weights cost as much. Measured with AVX2, one thread,
+ * against direct sums: 1.13 times as fast at 128 to 256 channels; twice: 1.28 at 512 and 1024, no
+ * more than once at 256, for weights of 3.1 rather than 1.8 times the size. */
+#define MIN_STRASSEN_CHANNELS 128
+#define MIN_STRASSEN_PIXELS 100
+#define MIN_TWICE_CHANNELS 256
+#define MIN_TWICE_INPUTS 512
 
 static bool force_direct;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -26,34 +41,69 @@ static void read_environment(void)
 
 typedef struct conv_layer {
     const lc_conv2d_attr *attr;
-    const lc_desc *x, *w;
-    int64_t oh, ow;
+    const lc_desc *x, *w, *y;
 } conv_layer;
 
-/* NULL if Winograd is the right thing to do, or why it is not. */
-static const char *refuse_winograd(const conv_layer *l)
+static const char *refuse_all(void)
+{
+    pthread_once(&once, read_environment);
+    return force_direct ? "LUCID_C_CONV=direct" : NULL;
+}
+
+/* What both forms of Winograd's convolution ask of a layer. */
+static const char *refuse_tiles(const conv_layer *l)
+{
+    const int64_t block = l->x->layout.block, tile = LC_WINOGRAD_TILE;
+    for (int i = 0; i < 4; i++)
+        if (l->attr->pad[i] > 2)
+            return "padding is larger than the kernel's reach";
+    if (block == 1)
+        return "the input is not blocked";
+    const int64_t groups = l->attr->groups;
+    if ((l->x->dim[1] / groups + block - 1) / block < MIN_BLOCKS ||
+        (l->y->dim[1] / groups + block - 1) / block < MIN_BLOCKS)
+        return "too few channels per group";
+    if ((l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile) <
+        (block > 8 ? MIN_TILES_AVX512 : MIN_TILES))
+        return "too few tiles";
+    return refuse_all();
+}
+
+/* NULL if the algorithm is the right thing to use, or why it is not. */
+static const char *refuse_winograd_s2(const conv_layer *l)
+{
+    return l->y->dim[2] * l->y->dim[3] < MIN_S2_PIXELS ? "too few pixels" : refuse_tiles(l);
+}
+
+static const char *refuse_parts(const conv_layer *l, int64_t parts, int64_t min_channels)
 {
     const lc_conv2d_attr *a = l->attr;
-    pthread_once(&once, read_environment);
-    if (force_direct)
-        return "LUCID_C_CONV=direct";
-    if (l->w->dim[2] != 3 || l->w->dim[3] != 3)
-        return "the kernel is not 3x3";
-    if (a->stride[0] != 1 || a->stride[1] != 1 || a->dilation[0] != 1 || a->dilation[1] != 1)
-        return "stride or dilation is not 1";
-    for (int i = 0; i < 4; i++)
-        if (a->pad[i] > 2)
-            return "padding is larger than the kernel's reach";
-    if (l->x->layout.block == 1)
+    const int64_t block = l->x->layout.block;
+    if (a->pad[0] || a->pad[1] || a->pad[2] || a->pad[3])
+        return "padding";
+    if (a->groups != 1)
+        return "groups";
+    if (block == 1)
         return "the input is not blocked";
-    const int64_t least = MIN_BLOCKS * (int64_t)l->x->layout.block;
-    if (l->w->dim[1] < least || l->w->dim[0] / a->groups < least)
-        return "too few channels per group";
-    if ((l->oh + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE *
-            ((l->ow + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE) <
-        MIN_TILES)
-        return "too few tiles";
-    return NULL;
+    if (l->x->layout.groups != 1 || l->y->layout.groups != 1 || l->x->dim[1] % (parts * block) ||
+        l->y->dim[1] % (parts * 2 * block))
+        return "channels cannot be halved";
+    if (l->x->dim[1] < min_channels || l->y->dim[1] < min_channels)
+        return "too few channels";
+    if (l->y->dim[2] * l->y->dim[3] < MIN_STRASSEN_PIXELS)
+        return "too few pixels";
+    return refuse_all();
+}
+
+static const char *refuse_strassen_twice(const conv_layer *l)
+{
+    const char *no = refuse_parts(l, 4, MIN_TWICE_CHANNELS);
+    return no ? no : l->x->dim[1] < MIN_TWICE_INPUTS ? "too few input channels" : NULL;
+}
+
+static const char *refuse_strassen(const conv_layer *l)
+{
+    return refuse_parts(l, 2, MIN_STRASSEN_CHANNELS);
 }
 
 static const char *refuse_nothing(const conv_layer *l)
@@ -64,26 +114,111 @@ static const char *refuse_nothing(const conv_layer *l)
 
 static const struct {
     lc_conv_algorithm algorithm;
+    const char *name;
+    int kernel, stride; /* that it is made for, with dilation 1; 0: any */
     const char *(*refuses)(const conv_layer *l);
 } algorithms[] = {
-    {LC_CONV_WINOGRAD, refuse_winograd},
-    {LC_CONV_DIRECT, refuse_nothing},
+    {LC_CONV_WINOGRAD, "winograd", 3, 1, refuse_tiles},
+    {LC_CONV_WINOGRAD_S2, "winograd /2", 3, 2, refuse_winograd_s2},
+    {LC_CONV_STRASSEN_TWICE, "strassen twice", 1, 0, refuse_strassen_twice},
+    {LC_CONV_STRASSEN, "strassen", 1, 0, refuse_strassen},
+    {LC_CONV_DIRECT, "direct", 0, 0, refuse_nothing},
 };
+enum { ALGORITHMS = sizeof algorithms / sizeof *algorithms };
 
-lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const char **why)
+/* Why row i does not do the layer; NULL: it does. */
+static const char *refusal(const conv_layer *l, int i)
 {
-    conv_layer l = {attr, &in[0], &in[1], 0, 0};
-    l.oh = in[0].dim[2] + attr->pad[0] + attr->pad[1] - 2; /* of a 3x3 one with stride 1 */
-    l.ow = in[0].dim[3] + attr->pad[2] + attr->pad[3] - 2;
-    const char *reason = NULL;
-    for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++) {
-        const char *no = algorithms[i].refuses(&l);
-        if (!no) {
-            if (why)
-                *why = reason;
-            return algorithms[i].algorithm;
-        }
-        reason = no;
+    const lc_conv2d_attr *a = l->attr;
+    const int kernel = algorithms[i].kernel, stride = algorithms[i].stride;
+    if (kernel && (l->w->dim[2] != kernel || l->w->dim[3] != kernel))
+        return "another kernel";
+    if (kernel && (a->flags & LC_CONV_TRANSPOSED) && (a->stride[0] != 1 || a->stride[1] != 1))
+        return "transposed with a stride";
+    if (kernel && (a->stride[0] != a->stride[1] || (stride && a->stride[0] != stride) ||
+                   a->dilation[0] != 1 || a->dilation[1] != 1))
+        return "another stride or dilation";
+    return algorithms[i].refuses(l);
+}
+
+/* The row that is taken. */
+static int choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out)
+{
+    const conv_layer l = {attr, &in[0], &in[1], &out[0]};
+    const int preferred =
+        attr->flags & LC_CONV_FORCED ? (int)attr->algorithm : lc_conv_tuning_find(attr, in);
+    int first = -1;
+    for (int i = 0; i < ALGORITHMS; i++) {
+        if (refusal(&l, i))
+            continue;
+        if ((int)algorithms[i].algorithm == preferred)
+            return i;
+        if (first < 0)
+            first = i;
     }
-    return LC_CONV_DIRECT; /* not reached: direct sums take everything */
+    return first; /* there is one: direct sums take everything */
+}
+
+lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out)
+{
+    return algorithms[choose(attr, in, out)].algorithm;
+}
+
+bool lc_conv_candidate(const void *attr, const lc_desc *in, const lc_desc *out, int i,
+                       lc_candidate *found)
+{
+    if (i < 0 || i >= ALGORITHMS)
+        return false;
+    const conv_layer l = {attr, &in[0], &in[1], &out[0]};
+    *found = (lc_candidate){algorithms[i].name, refusal(&l, i), choose(attr, in, out) == i};
+    return true;
+}
+
+int lc_conv_algorithm_named(const char *name)
+{
+    for (int i = 0; i < ALGORITHMS; i++)
+        if (strcmp(algorithms[i].name, name) == 0)
+            return (int)algorithms[i].algorithm;
+    return -1;
+}
+
+/* --- the gradient of the weights. As above, but the sums run over the tiles of all images, whose
+ * number may decide: it changes the sums anyway. */
+
+/* The 36 sums of a pair of channels become nine weights once; with fewer tiles than this that takes
+ * longer than what the products save. */
+#define MIN_ALL_TILES 32
+
+static const char *refuse_winograd_weight_grad(const lc_conv2d_attr *a, const lc_desc *dy,
+                                               const lc_desc *x)
+{
+    pthread_once(&once, read_environment);
+    if (force_direct)
+        return "LUCID_C_CONV=direct";
+    if (a->kernel[0] != 3 || a->kernel[1] != 3)
+        return "the kernel is not 3x3";
+    if (a->stride[0] != 1 || a->stride[1] != 1 || a->dilation[0] != 1 || a->dilation[1] != 1)
+        return "stride or dilation is not 1";
+    for (int i = 0; i < 4; i++)
+        if (a->pad[i] > 2)
+            return "padding is larger than the kernel's reach";
+    if (x->layout.block == 1)
+        return "the input is not blocked";
+    const int64_t least = MIN_BLOCKS * (int64_t)x->layout.block;
+    if (x->dim[1] / a->groups < least || dy->dim[1] / a->groups < least)
+        return "too few channels per group";
+    if (lc_count_mul(dy->dim[0], (dy->dim[2] + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE *
+                                     ((dy->dim[3] + LC_WINOGRAD_TILE - 1) / LC_WINOGRAD_TILE)) <
+        MIN_ALL_TILES)
+        return "too few tiles";
+    return NULL;
+}
+
+lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,
+                                             const char **why)
+{
+    const char *reason = refuse_winograd_weight_grad(attr, &in[0], &in[1]);
+    if (why)
+        *why = reason;
+    return reason ? LC_CONV_DIRECT : LC_CONV_WINOGRAD;
 }

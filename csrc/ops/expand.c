@@ -1,5 +1,5 @@
 /* expand: repeats axes of size 1, and adds axes in front (numpy.broadcast_to). */
-#include "ops/ops.h"
+#include "ops/grad_util.h"
 #include "ops/strided.h"
 
 static lc_status infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
@@ -43,6 +43,12 @@ static lc_status prepare(lc_step *step)
     return lc_strided_prepare(step, y, 0, stride);
 }
 
+static lc_status backward(const lc_backward *g)
+{
+    const lc_desc x = *g->b->desc(g->b->ctx, g->in[0]);
+    return lc_grad_sum_to(g->b, g->dy[0], &x, g->dx);
+}
+
 const lc_op lc_op_expand = {
     .name = "expand",
     .attr_size = sizeof(lc_expand_attr),
@@ -51,4 +57,5 @@ const lc_op lc_op_expand = {
     .is_view = is_view,
     .prepare = prepare,
     .run = lc_strided_run,
+    .backward = backward,
 };

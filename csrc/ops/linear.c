@@ -1,8 +1,9 @@
 #include <string.h>
 
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/matrix.h"
 #include "ops/op_util.h"
-#include "ops/ops.h"
 
 typedef struct pack_attr {
     uint32_t flags; /* LC_CONV_BIAS */
@@ -74,9 +75,9 @@ static bool linear_pack(const void *attr, int n_in, const lc_desc *in, const lc_
     return true;
 }
 
-static void linear_set_packed(void *attr, int n_in, const lc_desc *in)
+static void linear_set_packed(void *attr, int n_in, const lc_desc *in, const lc_pack_spec *spec)
 {
-    (void)n_in;
+    (void)n_in, (void)spec;
     lc_linear_attr *a = attr;
     a->out_features = in[1].dim[0];
     a->flags |= LC_CONV_PACKED;
@@ -119,6 +120,30 @@ static int64_t linear_macs(const void *attr, int n_in, const lc_desc *in, const 
     return lc_count_mul(lc_desc_count(&out[0]), in[0].dim[in[0].rank - 1]);
 }
 
+/* dx = dy w, dw = dy' x, db = the sum of dy over its rows */
+static lc_status linear_backward(const lc_backward *g)
+{
+    lc_desc x = *g->b->desc(g->b->ctx, g->in[0]), w = *g->b->desc(g->b->ctx, g->in[1]);
+    lc_value dy = g->dy[0], rows = g->in[0];
+    if (g->needs[0])
+        LC_TRY(lc_grad_node(g->b, &lc_op_matmul, &(lc_matmul_attr){0}, 2,
+                            (lc_value[]){dy, g->in[1]}, &g->dx[0]));
+    if (x.rank != 2) {
+        int64_t m = 1;
+        for (int i = 0; i + 1 < x.rank; i++)
+            m *= x.dim[i];
+        LC_TRY(lc_grad_shape(g->b, dy, 2, (int64_t[]){m, w.dim[0]}, &dy));
+        LC_TRY(lc_grad_shape(g->b, rows, 2, (int64_t[]){m, w.dim[1]}, &rows));
+    }
+    if (g->needs[1])
+        LC_TRY(lc_grad_node(g->b, &lc_op_matmul, &(lc_matmul_attr){.transpose_a = 1}, 2,
+                            (lc_value[]){dy, rows}, &g->dx[1]));
+    lc_reduce_attr sum = {.kind = LC_REDUCE_SUM, .axes = 1};
+    if (g->n_in > 2 && g->needs[2])
+        LC_TRY(lc_grad_node(g->b, &lc_op_reduce, &sum, 1, &dy, &g->dx[2]));
+    return LC_OK;
+}
+
 const lc_op lc_op_linear = {
     .name = "linear",
     .attr_size = sizeof(lc_linear_attr),
@@ -127,6 +152,7 @@ const lc_op lc_op_linear = {
     .set_packed = linear_set_packed,
     .prepare = linear_prepare,
     .run = linear_run,
+    .backward = linear_backward,
     .macs = linear_macs,
 };
 
@@ -158,33 +184,25 @@ static lc_status pack_prepare(lc_step *step)
     return LC_OK;
 }
 
-/* The lanes of a panel, for the packing kernels: rows of w, as they are. */
-typedef struct panel_lanes {
-    int64_t first, there; /* rows of w */
-    int64_t lane[2 * LC_CONV_MAX_BLOCK];
-    double scale[2 * LC_CONV_MAX_BLOCK];
-    lc_pack_tile tile;
-} panel_lanes;
-
-static void find_lanes(panel_lanes *l, const lc_matrix *p, int block, int64_t panel)
+/* The lanes of a panel: rows of w from the first one on, as they are. Returns how many there are. */
+static int64_t find_lanes(const lc_matrix *p, int block, int64_t panel, lc_pack_lanes *l)
 {
-    const int width = (p->blocks - panel * 2 < 2 ? 1 : 2) * block;
-    l->first = panel * 2 * block;
-    l->there = p->n - l->first < width ? p->n - l->first : width;
-    for (int i = 0; i < width; i++) {
-        l->lane[i] = i < l->there ? i * p->k : -1;
-        l->scale[i] = i < l->there ? 1 : 0;
+    const int64_t rest = p->n - panel * 2 * block;
+    l->width = (p->blocks - panel * 2 < 2 ? 1 : 2) * block;
+    for (int i = 0; i < l->width; i++) {
+        l->lane[i] = i < rest ? i * p->k : -1;
+        l->scale[i] = i < rest ? 1 : 0;
     }
-    l->tile = (lc_pack_tile){.width = width, .lane = l->lane, .scale = l->scale};
+    return rest < l->width ? rest : l->width;
 }
 
-static bool next_tile(lc_pack_tile *t, int64_t k)
+static bool next_elements(int64_t k, int64_t *at, lc_pack_elements *e)
 {
-    t->at += t->n;
-    t->n = (int)(k - t->at < LC_PACK_TILE ? k - t->at : LC_PACK_TILE);
-    for (int e = 0; e < t->n; e++)
-        t->row[e] = (t->at + e) * t->width;
-    return t->n > 0;
+    for (e->n = 0; e->n < LC_PACK_TILE && *at < k; e->n++, ++*at) {
+        e->from[e->n] = *at;
+        e->row[e->n] = *at * e->lanes->width;
+    }
+    return e->n > 0;
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -194,11 +212,13 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
     const pack_attr *a = step->attr;
     const lc_matrix *p = step->prep;
     for (int64_t panel = begin; panel < end; panel++) {
-        panel_lanes l;
-        find_lanes(&l, p, a->block, panel);
-        const float *w = (const float *)bind->in[0] + l.first * p->k;
-        while (next_tile(&l.tile, p->k))
-            step->kernels->pack.pack(&l.tile, w, (float *)bind->out[0] + l.first * p->k);
+        const int64_t first = panel * 2 * a->block * p->k; /* in w and in the blob */
+        lc_pack_lanes l;
+        lc_pack_elements e = {.lanes = &l};
+        find_lanes(p, a->block, panel, &l);
+        for (int64_t at = 0; next_elements(p->k, &at, &e);)
+            step->kernels->pack.pack(&e, (const float *)bind->in[0] + first,
+                                     (float *)bind->out[0] + first);
     }
     if (begin == 0 && end > 0) {
         const size_t used = (size_t)lc_matrix_packed_floats(p, a->block) * sizeof(float);
@@ -217,21 +237,25 @@ static int unpack_bits(const lc_step *step)
     return 2;
 }
 
-static int64_t unpack_rows(const lc_step *step, int64_t item, int64_t *first)
+static int unpack_rows(const lc_step *step, int64_t item, int64_t *first, int64_t *count)
 {
-    panel_lanes l;
-    find_lanes(&l, step->prep, ((const pack_attr *)step->attr)->block, item);
-    *first = l.first;
-    return l.there;
+    const int block = ((const pack_attr *)step->attr)->block;
+    lc_pack_lanes l;
+    *count = find_lanes(step->prep, block, item, &l);
+    *first = item * 2 * block;
+    return 1;
 }
 
-static void unpack_run(const lc_step *step, const lc_bind *bind, int64_t item, float *to)
+static void unpack_run(const lc_step *step, const lc_bind *bind, int64_t item, float *const *to)
 {
+    const int block = ((const pack_attr *)step->attr)->block;
     const lc_matrix *p = step->prep;
-    panel_lanes l;
-    find_lanes(&l, p, ((const pack_attr *)step->attr)->block, item);
-    while (next_tile(&l.tile, p->k))
-        step->kernels->pack.unpack(&l.tile, (const float *)bind->out[0] + l.first * p->k, to);
+    lc_pack_lanes l;
+    lc_pack_elements e = {.lanes = &l};
+    find_lanes(p, block, item, &l);
+    for (int64_t at = 0; next_elements(p->k, &at, &e);)
+        step->kernels->pack.unpack(&e, (const float *)bind->out[0] + item * 2 * block * p->k,
+                                   to[0]);
 }
 
 static const lc_unpack unpack = {unpack_bits, unpack_rows, unpack_run};

@@ -15,10 +15,14 @@
 #include "ops/tensor_desc.h"
 
 #define LC_MAX_ATTR 256 /* bytes of attributes, stored in the node */
-#define LC_MAX_OUT 2    /* outputs of a node */
+#define LC_MAX_OUT 4    /* outputs of a node */
 #define LC_MAX_PHASES 4 /* phases of a step; the runner puts a barrier between them */
 
 typedef struct lc_op lc_op;
+
+/* A value of a graph, by number. */
+typedef int32_t lc_value;
+#define LC_NONE ((lc_value) - 1)
 
 /* One planned execution of an op. The graph sets the first part, op->prepare the second. */
 typedef struct lc_step {
@@ -68,24 +72,62 @@ typedef struct lc_pack_spec {
     int first, count;
 } lc_pack_spec;
 
-enum {                    /* lc_op.flags */
-       LC_OP_INPLACE = 1, /* output 0 may be input 0's memory if the descs are equal (same index
-                             read, then written) */
-       LC_OP_KEEPS_LAYOUT = 2, /* layout of output 0 = layout of input 0 (elementwise, pooling) */
-       LC_OP_CPU_ONLY_MOVE = 4 /* moves or renames data, computes nothing (reshape, reorder): for
-                                  FLOP counts and profiles */
+/* One of several algorithms for a node; static strings. */
+typedef struct lc_candidate {
+    const char *name;
+    const char *refuses; /* why it cannot or should not do this one; NULL: it could */
+    bool chosen;
+} lc_candidate;
+
+/* --- gradients
+ *
+ * An op says how its gradient is computed by appending nodes, through a builder that graph/
+ * implements. Those are ordinary nodes: fusion, layouts, packing and memory planning see forward
+ * and backward as one graph. A forward value that an appended node reads is thereby kept until
+ * backward; nothing else is. */
+typedef struct lc_builder {
+    void *ctx;
+    lc_status (*append)(void *ctx, const lc_op *op, const void *attr, int n_in, const lc_value *in,
+                        lc_value *out);
+    const lc_desc *(*desc)(void *ctx, lc_value v); /* valid until the next append; plain layout */
+} lc_builder;
+
+typedef struct lc_backward {
+    const lc_builder *b;
+    const void *attr; /* of the forward node */
+    int n_in, n_out;
+    const lc_value *in, *out; /* its values */
+    const lc_value *dy; /* gradient of each output, of its shape; LC_NONE: none (not all are) */
+    const bool *needs;  /* is the gradient of input i wanted? (at least one is) */
+    lc_value *dx; /* to be set for wanted inputs, of the input's shape; LC_NONE (as it comes): zero
+                   */
+} lc_backward;
+
+enum { /* lc_op.flags */
+       /* output 0 may be input 0's memory if the descs are equal (same index read, then written) */
+       LC_OP_INPLACE = 1,
+       /* layout of output 0 = layout of input 0 (elementwise, pooling) */
+       LC_OP_KEEPS_LAYOUT = 2,
+       /* moves or renames data, computes nothing (reshape, reorder): for FLOP counts and profiles */
+       LC_OP_CPU_ONLY_MOVE = 4,
+       /* elementwise and cheap: backward computes it again rather than keep its result */
+       LC_OP_CHEAP = 8,
+       /* its results are small against its inputs: kept even where a block is computed again */
+       LC_OP_STATISTICS = 16
 };
 
 /* How a packing op goes back, nearly: its rounded products are undone, rounded again. What is left
  * over, a few units in the last place, graph/residue.h keeps. */
+#define LC_UNPACK_RANGES 4
 typedef struct lc_unpack {
     /* In how many bits nearly all leftovers fit: 2 (-1 .. 1) or 4 (-7 .. 7). 0: this form has no
      * way back. */
     int (*bits)(const lc_step *step);
-    /* Which rows (along dim 0) of input 0 an item packs: returns how many, from *first on. */
-    int64_t (*rows)(const lc_step *step, int64_t item, int64_t *first);
-    /* Writes these rows to `to`, the first one first; bind->in[0] is not read. */
-    void (*run)(const lc_step *step, const lc_bind *bind, int64_t item, float *to);
+    /* Which rows (along dim 0) of input 0 an item packs: up to LC_UNPACK_RANGES ranges of *count
+     * rows, which begin with first[]. Returns how many ranges. */
+    int (*rows)(const lc_step *step, int64_t item, int64_t *first, int64_t *count);
+    /* Writes the rows of range i to to[i]; bind->in[0] is not read. */
+    void (*run)(const lc_step *step, const lc_bind *bind, int64_t item, float *const *to);
 } lc_unpack;
 
 struct lc_op {
@@ -108,9 +150,14 @@ struct lc_op {
     /* Layouts decided: does it want inputs packed? true and *spec. NULL: never. */
     bool (*pack)(const void *attr, int n_in, const lc_desc *in, const lc_desc *out,
                  const lc_kernels *kernels, lc_pack_spec *spec);
-    /* Edits the node's attributes once its inputs are packed (in[]: as before), when their descs
-     * are not at hand any more. */
-    void (*set_packed)(void *attr, int n_in, const lc_desc *in);
+    /* Edits the node's attributes once its inputs are packed as `spec` says (in[]: as before),
+     * when their descs are not at hand any more. */
+    void (*set_packed)(void *attr, int n_in, const lc_desc *in, const lc_pack_spec *spec);
+
+    /* Layouts decided, nothing packed: the i-th of its algorithms, in order of preference; false
+     * past the last one. NULL: it has one only. */
+    bool (*candidate)(const void *attr, const lc_desc *in, const lc_desc *out, int i,
+                      lc_candidate *found);
 
     /* Is output 0 the same bytes as input 0 (a view)? The planner then shares the memory and drops
      * the step. NULL: no. */
@@ -123,6 +170,10 @@ struct lc_op {
 
     /* Packing ops, which have one phase and no shared scratch: the way back. NULL: none. */
     const lc_unpack *unpack;
+
+    /* Appends the nodes of its gradient. NULL: there is none (argmax, packing); asking for a
+     * gradient through it is an error. */
+    lc_status (*backward)(const lc_backward *g);
 
     /* Multiply-adds of one execution (convolution, linear, matmul), else NULL. */
     int64_t (*macs)(const void *attr, int n_in, const lc_desc *in, const lc_desc *out);

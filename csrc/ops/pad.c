@@ -1,8 +1,9 @@
 /* pad: one value around x; negative widths crop. */
 #include <string.h>
 
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
-#include "ops/ops.h"
 
 #define LARGEST ((int64_t)1 << 52)
 
@@ -97,6 +98,18 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
     return LC_OK;
 }
 
+/* What was added is cropped, what was cropped gets zeros. */
+static lc_status backward(const lc_backward *g)
+{
+    const lc_pad_attr *a = g->attr;
+    lc_pad_attr back = {0};
+    for (int i = 0; i < LC_MAX_RANK; i++) {
+        back.before[i] = -a->before[i];
+        back.after[i] = -a->after[i];
+    }
+    return lc_grad_node(g->b, &lc_op_pad, &back, 1, &g->dy[0], &g->dx[0]);
+}
+
 const lc_op lc_op_pad = {
     .name = "pad",
     .attr_size = sizeof(lc_pad_attr),
@@ -104,4 +117,5 @@ const lc_op lc_op_pad = {
     .infer = infer,
     .prepare = prepare,
     .run = run,
+    .backward = backward,
 };

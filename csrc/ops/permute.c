@@ -1,5 +1,6 @@
 /* permute: the axes in another order. */
-#include "ops/ops.h"
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/strided.h"
 
 static lc_status infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
@@ -54,6 +55,15 @@ static lc_status prepare(lc_step *step)
     return lc_strided_prepare(step, &step->out[0], 0, stride);
 }
 
+static lc_status backward(const lc_backward *g)
+{
+    const lc_permute_attr *a = g->attr;
+    lc_permute_attr back = {.rank = a->rank};
+    for (int i = 0; i < a->rank; i++)
+        back.axis[a->axis[i]] = i;
+    return lc_grad_node(g->b, &lc_op_permute, &back, 1, &g->dy[0], &g->dx[0]);
+}
+
 const lc_op lc_op_permute = {
     .name = "permute",
     .attr_size = sizeof(lc_permute_attr),
@@ -62,4 +72,5 @@ const lc_op lc_op_permute = {
     .is_view = is_view,
     .prepare = prepare,
     .run = lc_strided_run,
+    .backward = backward,
 };

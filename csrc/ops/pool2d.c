@@ -4,9 +4,11 @@
  * In a row, windows that lie inside the image from left to right go to the kernel in one call;
  * the few at the borders are clipped and go one by one. */
 #include <math.h>
+#include <string.h>
 
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
-#include "ops/ops.h"
 
 #define MAX_BLOCK 16
 #define LARGE_WINDOW 256 /* pixels from which on means are summed in double */
@@ -105,27 +107,40 @@ static void layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
     in[0] = out[0] = q->in[0].layout;
 }
 
+static void find_inside(prep *p, const lc_pool2d_attr *a, int64_t width, int64_t outputs)
+{
+    int64_t reach = (a->kernel[1] - 1) * a->dilation[1];
+    p->inside_from = (a->pad[1] + a->stride[1] - 1) / a->stride[1];
+    int64_t last =
+        width - 1 - reach + a->pad[1]; /* start of the last window inside, padding counted */
+    p->inside_to = last < 0 ? 0 : last / a->stride[1] + 1;
+    if (p->inside_to > outputs)
+        p->inside_to = outputs;
+    if (p->inside_to < p->inside_from)
+        p->inside_from = p->inside_to = 0;
+}
+
 static lc_status prepare(lc_step *step)
 {
     const lc_pool2d_attr *a = step->attr;
     const lc_desc *x = &step->in[0], *y = &step->out[0];
     LC_TRY(lc_step_prep(step, sizeof(prep)));
     prep *p = step->prep;
-    int64_t width = x->dim[3], reach = (a->kernel[1] - 1) * a->dilation[1];
-    p->inside_from = (a->pad[1] + a->stride[1] - 1) / a->stride[1];
-    int64_t last =
-        width - 1 - reach + a->pad[1]; /* start of the last window inside, padding counted */
-    p->inside_to = last < 0 ? 0 : last / a->stride[1] + 1;
-    if (p->inside_to > y->dim[3])
-        p->inside_to = y->dim[3];
-    if (p->inside_to < p->inside_from)
-        p->inside_from = p->inside_to = 0;
+    int64_t width = x->dim[3];
+    find_inside(p, a, width, y->dim[3]);
     int64_t area = a->kernel[0] < x->dim[2] ? a->kernel[0] : x->dim[2];
     area *= a->kernel[1] < width ? a->kernel[1] : width;
     step->items[0] = lc_units_set(&p->units, x->dim[0] * lc_block_count(x) * y->dim[2],
                                   lc_count_mul(y->dim[3] * x->layout.block, area + 1));
     step->algorithm = name_of(a->kind);
     return LC_OK;
+}
+
+static float divisor_of(const lc_pool2d_attr *a, const clip *rows, const clip *cols)
+{
+    return (float)(a->divisor             ? a->divisor
+                   : a->count_include_pad ? rows->covered * cols->covered
+                                          : rows->count * cols->count);
 }
 
 /* Means over many pixels. */
@@ -172,13 +187,11 @@ static void pool_some(const row *r, int64_t from, int64_t n)
         v->pool_max(y, x, n, &w, lowest, block);
         return;
     }
-    int64_t divisor = a->divisor             ? a->divisor
-                      : a->count_include_pad ? r->rows.covered * cols.covered
-                                             : r->rows.count * cols.count;
+    float divisor = divisor_of(a, &r->rows, &cols);
     if (a->kernel[0] > LARGE_WINDOW / a->kernel[1])
-        mean_in_double(v, y, x, n, &w, (float)divisor, block);
+        mean_in_double(v, y, x, n, &w, divisor, block);
     else
-        v->pool_mean(y, x, n, &w, (float)divisor, block);
+        v->pool_mean(y, x, n, &w, divisor, block);
 }
 
 static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -208,6 +221,16 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
     return LC_OK;
 }
 
+static lc_status backward(const lc_backward *g)
+{
+    lc_desc x = *g->b->desc(g->b->ctx, g->in[0]);
+    lc_pool2d_grad_attr attr = {.pool = *(const lc_pool2d_attr *)g->attr,
+                                .size = {x.dim[2], x.dim[3]}};
+    lc_value in[2] = {g->dy[0], g->in[0]};
+    return lc_grad_node(g->b, &lc_op_pool2d_grad, &attr, attr.pool.kind == LC_POOL_MAX ? 2 : 1, in,
+                        &g->dx[0]);
+}
+
 const lc_op lc_op_pool2d = {
     .name = "pool2d",
     .attr_size = sizeof(lc_pool2d_attr),
@@ -216,4 +239,148 @@ const lc_op lc_op_pool2d = {
     .layout = layout,
     .prepare = prepare,
     .run = run,
+    .backward = backward,
+};
+
+/* ---- the gradient: dy, [x of max] -> dx. A unit is a plane of dx, which all of its windows are
+ * added to in order. ---- */
+
+static lc_status grad_infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
+{
+    const lc_pool2d_grad_attr *a = attr;
+    bool is_max = a->pool.kind == LC_POOL_MAX;
+    LC_TRY(lc_check_inputs("pool2d_grad", n_in, is_max ? 2 : 1));
+    LC_TRY(lc_check_rank("pool2d_grad", "dy", &in[0], 4, 4));
+    lc_desc x, y;
+    LC_TRY(lc_desc_init(&x, LC_F32, 4,
+                        (int64_t[]){in[0].dim[0], in[0].dim[1], a->size[0], a->size[1]}));
+    LC_TRY(infer(&a->pool, 1, &x, n_out, &y));
+    if (!lc_desc_same_shape(&y, &in[0]) || (is_max && !lc_desc_same_shape(&x, &in[1])))
+        return lc_fail(LC_ERR_VALUE, "pool2d_grad: dy or x has a wrong shape");
+    out[0] = x;
+    return LC_OK;
+}
+
+static void grad_layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
+{
+    out[0] = q->n_in > 1 ? q->in[1].layout : q->out[0].layout; /* dy may be small: as is wished */
+    for (int i = 0; i < q->n_in; i++)
+        in[i] = out[0];
+}
+
+static lc_status grad_prepare(lc_step *step)
+{
+    const lc_pool2d_grad_attr *a = step->attr;
+    const lc_desc *dy = &step->in[0], *dx = &step->out[0];
+    LC_TRY(lc_step_prep(step, sizeof(prep)));
+    prep *p = step->prep;
+    find_inside(p, &a->pool, a->size[1], dy->dim[3]);
+    int64_t area = lc_count_mul(a->pool.kernel[0], a->pool.kernel[1]);
+    step->items[0] = lc_units_set(
+        &p->units, dx->dim[0] * lc_block_count(dx),
+        lc_count_add(a->size[0] * a->size[1] * dx->layout.block,
+                     lc_count_mul(dy->dim[2] * dy->dim[3] * dx->layout.block, 2 * area)));
+    return LC_OK;
+}
+
+typedef struct grad_row {
+    const lc_step *step;
+    const float *x, *dy; /* the plane, the row of outputs */
+    float *dx;           /* the plane */
+    int64_t oh;
+    clip rows;
+    int valid;
+} grad_row;
+
+/* A window in which zeros of the padding take part, element by element. */
+static void max_with_zeros(const grad_row *r, int64_t ow)
+{
+    const lc_pool2d_grad_attr *attr = r->step->attr;
+    const lc_pool2d_attr *a = &attr->pool;
+    const int block = r->step->out[0].layout.block;
+    for (int l = 0; l < r->valid; l++) {
+        int64_t best_at = -1; /* -1: padding */
+        float best = 0.0f;
+        bool any = false;
+        for (int64_t i = 0; i < a->kernel[0] * a->kernel[1]; i++) {
+            int64_t h = r->oh * a->stride[0] - a->pad[0] + i / a->kernel[1] * a->dilation[0];
+            int64_t w = ow * a->stride[1] - a->pad[1] + i % a->kernel[1] * a->dilation[1];
+            if (h >= attr->size[0] + a->pad[0] || w >= attr->size[1] + a->pad[1])
+                continue;
+            bool inside = h >= 0 && h < attr->size[0] && w >= 0 && w < attr->size[1];
+            int64_t at = inside ? (h * attr->size[1] + w) * block + l : -1;
+            float v = inside ? r->x[at] : 0.0f;
+            if (!any || v > best || v != v) {
+                best = v;
+                best_at = at;
+            }
+            any = true;
+        }
+        if (best_at >= 0)
+            r->dx[best_at] += r->dy[ow * block + l];
+    }
+}
+
+/* Outputs [from, from + n), whose windows are clipped alike. */
+static void grad_some(const grad_row *r, int64_t from, int64_t n)
+{
+    const lc_pool2d_grad_attr *attr = r->step->attr;
+    const lc_pool2d_attr *a = &attr->pool;
+    const lc_grad_kernels *k = &r->step->kernels->grad;
+    int block = r->step->out[0].layout.block;
+    int64_t width = attr->size[1];
+    clip cols = clip_window(a, 1, width, from);
+    lc_vec_window w = {r->rows.count, cols.count, width * block * a->dilation[0],
+                       a->dilation[1] * block, a->stride[1] * block};
+    int64_t at = (r->rows.start * width + cols.start) * block;
+    if (w.rows == 0 || w.cols == 0)
+        return;
+    if (a->kind == LC_POOL_AVG)
+        k->pool_mean(r->dx + at, r->dy + from * block, n, &w, divisor_of(a, &r->rows, &cols),
+                     block);
+    else if (a->pad_with_zeros && (r->rows.pads || cols.pads))
+        for (int64_t i = from; i < from + n; i++)
+            max_with_zeros(r, i);
+    else
+        k->pool_max(r->dx + at, r->x + at, r->dy + from * block, n, &w, block);
+}
+
+static lc_status grad_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                          int64_t end)
+{
+    (void)phase;
+    const lc_pool2d_grad_attr *a = step->attr;
+    const prep *p = step->prep;
+    const lc_desc *dy = &step->in[0], *dx = &step->out[0];
+    int block = dx->layout.block;
+    int64_t blocks = lc_block_count(dx), oh = dy->dim[2], ow = dy->dim[3], first, last, c;
+    int64_t plane = a->size[0] * a->size[1] * block;
+    lc_units_range(&p->units, begin, end, &first, &last);
+    for (int64_t u = first; u < last; u++) {
+        grad_row r = {.step = step,
+                      .x = step->n_in > 1 ? (const float *)bind->in[1] + u * plane : NULL,
+                      .dx = (float *)bind->out[0] + u * plane,
+                      .valid = lc_block_channels(dx, u % blocks, &c)};
+        memset(r.dx, 0, (size_t)plane * sizeof *r.dx);
+        for (r.oh = 0; r.oh < oh; r.oh++) {
+            r.dy = (const float *)bind->in[0] + (u * oh + r.oh) * ow * block;
+            r.rows = clip_window(&a->pool, 0, a->size[0], r.oh);
+            for (int64_t i = 0; i < p->inside_from; i++)
+                grad_some(&r, i, 1);
+            if (p->inside_to > p->inside_from)
+                grad_some(&r, p->inside_from, p->inside_to - p->inside_from);
+            for (int64_t i = p->inside_to; i < ow; i++)
+                grad_some(&r, i, 1);
+        }
+    }
+    return LC_OK;
+}
+
+const lc_op lc_op_pool2d_grad = {
+    .name = "pool2d_grad",
+    .attr_size = sizeof(lc_pool2d_grad_attr),
+    .infer = grad_infer,
+    .layout = grad_layout,
+    .prepare = grad_prepare,
+    .run = grad_run,
 };

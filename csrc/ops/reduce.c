@@ -7,6 +7,8 @@
  * schedule); few outputs of many parts are done in two phases, parts first. */
 #include <string.h>
 
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
 #include "ops/ops.h"
 
@@ -376,6 +378,29 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
     return LC_OK;
 }
 
+/* sum, mean: dy for every element that went into it. */
+static lc_status backward(const lc_backward *g)
+{
+    const lc_reduce_attr *a = g->attr;
+    const lc_desc x = *g->b->desc(g->b->ctx, g->in[0]);
+    lc_desc kept = x;
+    lc_value dy = g->dy[0];
+    int64_t count = 1;
+    if (a->kind == LC_REDUCE_ARGMAX)
+        return lc_fail(LC_ERR_RUNTIME, "argmax has no gradient");
+    if (a->kind != LC_REDUCE_SUM && a->kind != LC_REDUCE_MEAN)
+        return lc_extreme_backward(g);
+    for (int i = 0; i < x.rank; i++)
+        if (a->axes >> i & 1u) {
+            count *= x.dim[i];
+            kept.dim[i] = 1;
+        }
+    if (a->kind == LC_REDUCE_MEAN)
+        LC_TRY(lc_grad_scale(g->b, (float)(1.0 / (double)count), dy, &dy));
+    LC_TRY(lc_grad_reshape(g->b, dy, &kept, &dy));
+    return lc_grad_expand(g->b, dy, &x, g->dx);
+}
+
 const lc_op lc_op_reduce = {
     .name = "reduce",
     .attr_size = sizeof(lc_reduce_attr),
@@ -383,4 +408,5 @@ const lc_op lc_op_reduce = {
     .layout = layout,
     .prepare = prepare,
     .run = run,
+    .backward = backward,
 };

@@ -2,6 +2,7 @@
  * that must be memory of their own. */
 #include <string.h>
 
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
 #include "ops/ops.h"
 
@@ -57,6 +58,12 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
     return LC_OK;
 }
 
+static lc_status backward(const lc_backward *g)
+{
+    const lc_desc x = *g->b->desc(g->b->ctx, g->in[0]);
+    return lc_grad_reshape(g->b, g->dy[0], &x, g->dx);
+}
+
 const lc_op lc_op_reshape = {
     .name = "reshape",
     .attr_size = sizeof(lc_reshape_attr),
@@ -65,4 +72,5 @@ const lc_op lc_op_reshape = {
     .is_view = is_view,
     .prepare = prepare,
     .run = run,
+    .backward = backward,
 };

@@ -4,8 +4,9 @@
  * row. */
 #include <math.h>
 
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
-#include "ops/ops.h"
 
 #define STRIP 256
 
@@ -134,10 +135,102 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
     return LC_OK;
 }
 
+static lc_status backward(const lc_backward *g)
+{
+    return lc_grad_node(g->b, &lc_op_softmax_grad, g->attr, 2, (lc_value[]){g->dy[0], g->out[0]},
+                        &g->dx[0]);
+}
+
 const lc_op lc_op_softmax = {
     .name = "softmax",
     .attr_size = sizeof(lc_softmax_attr),
     .infer = infer,
     .prepare = prepare,
     .run = run,
+    .backward = backward,
+};
+
+/* ---- the gradient: dy, y -> dx = y * (dy - sum of dy * y), or dy - exp(y) * sum of dy ---- */
+
+static lc_status grad_infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
+{
+    LC_TRY(lc_check_inputs("softmax_grad", n_in, 2));
+    LC_TRY(lc_check_f32("softmax_grad", "y", &in[1]));
+    if (!lc_desc_same_shape(&in[0], &in[1]))
+        return lc_fail(LC_ERR_VALUE, "softmax_grad: dy and y must have equal shapes");
+    return infer(attr, 1, in, n_out, out);
+}
+
+static void grad_row(const lc_step *step, float *dx, const float *dy, const float *y, int64_t n)
+{
+    const lc_softmax_attr *a = step->attr;
+    const lc_vec_kernels *v = &step->kernels->vec;
+    double sum = 0.0;
+    if (a->log)
+        v->sum(&sum, dy, n, 1);
+    else
+        step->kernels->grad.dot(&sum, dy, y, n, 1);
+    float total = (float)sum;
+    if (a->log) {
+        v->exp(dx, y, n, 0.0f, 0.0f);
+        v->mul(dx, dx, &total, n, LC_SPAN_ALL, LC_SPAN_ONE, 1);
+        v->sub(dx, dy, dx, n, LC_SPAN_ALL, LC_SPAN_ALL, 1);
+    } else {
+        v->sub(dx, dy, &total, n, LC_SPAN_ALL, LC_SPAN_ONE, 1);
+        v->mul(dx, dx, y, n, LC_SPAN_ALL, LC_SPAN_ALL, 1);
+    }
+}
+
+static void grad_strip(const lc_step *step, float *dx, const float *dy, const float *y, int64_t n,
+                       int64_t length, int64_t inner)
+{
+    const lc_softmax_attr *a = step->attr;
+    const lc_vec_kernels *v = &step->kernels->vec;
+    double sum[STRIP] = {0.0};
+    float total[STRIP];
+    for (int64_t r = 0; r < length; r++)
+        for (int64_t i = 0; i < n; i++)
+            sum[i] += (double)dy[r * inner + i] * (a->log ? 1.0 : (double)y[r * inner + i]);
+    for (int64_t i = 0; i < n; i++)
+        total[i] = (float)sum[i];
+    for (int64_t r = 0; r < length; r++) {
+        float *to = dx + r * inner;
+        const float *d = dy + r * inner, *of = y + r * inner;
+        if (a->log) {
+            v->exp(to, of, n, 0.0f, 0.0f);
+            v->mul(to, to, total, n, LC_SPAN_ALL, LC_SPAN_ALL, 1);
+            v->sub(to, d, to, n, LC_SPAN_ALL, LC_SPAN_ALL, 1);
+        } else {
+            v->sub(to, d, total, n, LC_SPAN_ALL, LC_SPAN_ALL, 1);
+            v->mul(to, to, of, n, LC_SPAN_ALL, LC_SPAN_ALL, 1);
+        }
+    }
+}
+
+static lc_status grad_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                          int64_t end)
+{
+    (void)phase;
+    const prep *p = step->prep;
+    int64_t first, last;
+    lc_units_range(&p->units, begin, end, &first, &last);
+    for (int64_t u = first; u < last; u++) {
+        int64_t from = u % p->strips * STRIP, at = u / p->strips * p->length * p->inner + from;
+        const float *dy = (const float *)bind->in[0] + at, *y = (const float *)bind->in[1] + at;
+        float *dx = (float *)bind->out[0] + at;
+        if (p->inner == 1)
+            grad_row(step, dx, dy, y, p->length);
+        else
+            grad_strip(step, dx, dy, y, p->inner - from < STRIP ? p->inner - from : STRIP,
+                       p->length, p->inner);
+    }
+    return LC_OK;
+}
+
+const lc_op lc_op_softmax_grad = {
+    .name = "softmax_grad",
+    .attr_size = sizeof(lc_softmax_attr),
+    .infer = grad_infer,
+    .prepare = prepare,
+    .run = grad_run,
 };

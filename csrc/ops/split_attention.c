@@ -6,18 +6,13 @@
  * slices do not begin at blocks all is plain. */
 #include <math.h>
 
+#include "ops/grad_ops.h"
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
-#include "ops/ops.h"
+#include "ops/split_attention.h"
 
-typedef struct prep {
-    lc_units units;
-    int64_t radix, slots; /* slots: of one slice, pads included */
-    int64_t pixels, part, parts;
-} prep;
-
-/* Layouts of x and attention (R * C channels) and of results (C channels). */
-static void layouts(const lc_split_attr *a, int block, int64_t x_channels, lc_layout *x,
-                    lc_layout *y)
+void lc_split_layouts(const lc_split_attr *a, int block, int64_t x_channels, lc_layout *x,
+                      lc_layout *y)
 {
     int64_t channels = x_channels / a->radix, groups = (int64_t)a->radix * a->cardinality;
     *x = lc_layout_blocked(block, x_channels, groups);
@@ -26,7 +21,7 @@ static void layouts(const lc_split_attr *a, int block, int64_t x_channels, lc_la
         *x = *y = LC_PLAIN;
 }
 
-static lc_status check(const char *op, const lc_split_attr *a, const lc_desc *x)
+lc_status lc_split_check(const char *op, const lc_split_attr *a, const lc_desc *x)
 {
     char text[LC_SHAPE_TEXT];
     LC_TRY(lc_check_f32(op, "x", x));
@@ -43,25 +38,23 @@ static lc_status check(const char *op, const lc_split_attr *a, const lc_desc *x)
     return LC_OK;
 }
 
-/* Units: parts of the planes of the results. */
-static lc_status prepare_planes(lc_step *step, bool whole_planes)
+lc_status lc_split_prepare(lc_step *step, const lc_split_attr *a, const lc_desc *large,
+                           const lc_desc *small, bool whole_planes)
 {
-    const lc_split_attr *a = step->attr;
-    const lc_desc *x = &step->in[0], *y = &step->out[0];
-    LC_TRY(lc_step_prep(step, sizeof(prep)));
-    prep *p = step->prep;
-    int block = y->layout.block;
+    LC_TRY(lc_step_prep(step, sizeof(lc_split_planes)));
+    lc_split_planes *p = step->prep;
+    int block = small->layout.block;
     int64_t lanes = block * ((int64_t)a->radix + 1);
     p->radix = a->radix;
-    p->slots = lc_desc_padded_channels(y);
-    p->pixels = x->dim[2] * x->dim[3];
+    p->slots = lc_desc_padded_channels(small);
+    p->pixels = large->dim[2] * large->dim[3];
     if (whole_planes) {
         p->part = p->pixels;
         p->parts = 1;
     } else {
         p->part = lc_pixel_part(p->pixels, lanes, &p->parts);
     }
-    step->items[0] = lc_units_set(&p->units, x->dim[0] * (p->slots / block) * p->parts,
+    step->items[0] = lc_units_set(&p->units, large->dim[0] * (p->slots / block) * p->parts,
                                   lc_count_mul(p->part, lanes));
     return LC_OK;
 }
@@ -73,7 +66,7 @@ static lc_status gap_infer(const void *attr, int n_in, const lc_desc *in, int *n
     const lc_split_attr *a = attr;
     char text[LC_SHAPE_TEXT];
     LC_TRY(lc_check_inputs("split_gap", n_in, 1));
-    LC_TRY(check("split_gap", a, &in[0]));
+    LC_TRY(lc_split_check("split_gap", a, &in[0]));
     if (in[0].dim[2] == 0 || in[0].dim[3] == 0)
         return lc_fail(LC_ERR_VALUE, "split_gap: x of shape %s has no pixels",
                        lc_shape_text(&in[0], text));
@@ -86,7 +79,7 @@ static void gap_layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
 {
     in[0] = out[0] = LC_PLAIN;
     if (q->in[0].layout.block > 1)
-        layouts(q->attr, q->block, q->in[0].dim[1], &in[0], &out[0]);
+        lc_split_layouts(q->attr, q->block, q->in[0].dim[1], &in[0], &out[0]);
 }
 
 static bool x_insists(const lc_layout_query *q, int i, lc_layout *want)
@@ -94,13 +87,13 @@ static bool x_insists(const lc_layout_query *q, int i, lc_layout *want)
     lc_layout y;
     if (i != 0)
         return false;
-    layouts(q->attr, q->block, q->in[0].dim[1], want, &y);
+    lc_split_layouts(q->attr, q->block, q->in[0].dim[1], want, &y);
     return true;
 }
 
 static lc_status gap_prepare(lc_step *step)
 {
-    return prepare_planes(step, true);
+    return lc_split_prepare(step, step->attr, &step->in[0], &step->out[0], true);
 }
 
 static lc_status gap_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -108,7 +101,7 @@ static lc_status gap_run(const lc_step *step, const lc_bind *bind, int phase, in
 {
     (void)phase;
     enum { MAX_BLOCK = 16 };
-    const prep *p = step->prep;
+    const lc_split_planes *p = step->prep;
     int block = step->out[0].layout.block;
     int64_t plane = p->pixels * block, slice = p->slots * p->pixels, blocks = p->slots / block;
     int64_t first, last;
@@ -126,6 +119,14 @@ static lc_status gap_run(const lc_step *step, const lc_bind *bind, int phase, in
     return LC_OK;
 }
 
+static lc_status gap_backward(const lc_backward *g)
+{
+    lc_desc x = *g->b->desc(g->b->ctx, g->in[0]);
+    lc_split_gap_grad_attr attr = {.split = *(const lc_split_attr *)g->attr,
+                                   .size = {x.dim[2], x.dim[3]}};
+    return lc_grad_node(g->b, &lc_op_split_gap_grad, &attr, 1, &g->dy[0], &g->dx[0]);
+}
+
 const lc_op lc_op_split_gap = {
     .name = "split_gap",
     .attr_size = sizeof(lc_split_attr),
@@ -134,6 +135,7 @@ const lc_op lc_op_split_gap = {
     .insists = x_insists,
     .prepare = gap_prepare,
     .run = gap_run,
+    .backward = gap_backward,
 };
 
 /* ---- split_softmax: one image at a time; its numbers are few ---- */
@@ -143,7 +145,7 @@ static lc_status softmax_infer(const void *attr, int n_in, const lc_desc *in, in
 {
     char text[LC_SHAPE_TEXT];
     LC_TRY(lc_check_inputs("split_softmax", n_in, 1));
-    LC_TRY(check("split_softmax", attr, &in[0]));
+    LC_TRY(lc_split_check("split_softmax", attr, &in[0]));
     if (in[0].dim[2] != 1 || in[0].dim[3] != 1)
         return lc_fail(LC_ERR_VALUE, "split_softmax: x must have shape (N, C, 1, 1), not %s",
                        lc_shape_text(&in[0], text));
@@ -157,7 +159,8 @@ static void softmax_layout(const lc_layout_query *q, lc_layout *in, lc_layout *o
     in[0] = q->in[0].layout; /* read channel by channel, whatever it is */
     out[0] = LC_PLAIN;
     if (q->in[0].layout.block > 1)
-        layouts(q->attr, q->block, q->in[0].dim[1], &out[0], &y); /* as split_apply wants it */
+        lc_split_layouts(q->attr, q->block, q->in[0].dim[1], &out[0],
+                         &y); /* as split_apply wants it */
 }
 
 typedef struct softmax_prep {
@@ -237,6 +240,12 @@ static lc_status softmax_run(const lc_step *step, const lc_bind *bind, int phase
     return LC_OK;
 }
 
+static lc_status softmax_backward(const lc_backward *g)
+{
+    return lc_grad_node(g->b, &lc_op_split_softmax_grad, g->attr, 2,
+                        (lc_value[]){g->dy[0], g->out[0]}, &g->dx[0]);
+}
+
 const lc_op lc_op_split_softmax = {
     .name = "split_softmax",
     .attr_size = sizeof(lc_split_attr),
@@ -244,6 +253,7 @@ const lc_op lc_op_split_softmax = {
     .layout = softmax_layout,
     .prepare = softmax_prepare,
     .run = softmax_run,
+    .backward = softmax_backward,
 };
 
 /* ---- split_apply ---- */
@@ -254,7 +264,7 @@ static lc_status apply_infer(const void *attr, int n_in, const lc_desc *in, int 
     const lc_split_attr *a = attr;
     char text[LC_SHAPE_TEXT];
     LC_TRY(lc_check_inputs("split_apply", n_in, 2));
-    LC_TRY(check("split_apply", a, &in[0]));
+    LC_TRY(lc_split_check("split_apply", a, &in[0]));
     LC_TRY(lc_check_f32("split_apply", "attention", &in[1]));
     LC_TRY(lc_check_rank("split_apply", "attention", &in[1], 4, 4));
     if (in[1].dim[0] != in[0].dim[0] || in[1].dim[1] != in[0].dim[1] || in[1].dim[2] != 1 ||
@@ -275,14 +285,14 @@ static void apply_layout(const lc_layout_query *q, lc_layout *in, lc_layout *out
 
 static lc_status apply_prepare(lc_step *step)
 {
-    return prepare_planes(step, false);
+    return lc_split_prepare(step, step->attr, &step->in[0], &step->out[0], false);
 }
 
 static lc_status apply_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
                            int64_t end)
 {
     (void)phase;
-    const prep *p = step->prep;
+    const lc_split_planes *p = step->prep;
     int block = step->out[0].layout.block;
     int64_t slice = p->slots * p->pixels, blocks = p->slots / block, first, last;
     lc_units_range(&p->units, begin, end, &first, &last);
@@ -300,6 +310,17 @@ static lc_status apply_run(const lc_step *step, const lc_bind *bind, int phase, 
     return LC_OK;
 }
 
+static lc_status apply_backward(const lc_backward *g)
+{
+    if (g->needs[0])
+        LC_TRY(lc_grad_node(g->b, &lc_op_split_apply_grad, g->attr, 2,
+                            (lc_value[]){g->dy[0], g->in[1]}, &g->dx[0]));
+    if (g->needs[1])
+        LC_TRY(lc_grad_node(g->b, &lc_op_split_attention_grad, g->attr, 2,
+                            (lc_value[]){g->dy[0], g->in[0]}, &g->dx[1]));
+    return LC_OK;
+}
+
 const lc_op lc_op_split_apply = {
     .name = "split_apply",
     .attr_size = sizeof(lc_split_attr),
@@ -308,4 +329,5 @@ const lc_op lc_op_split_apply = {
     .insists = x_insists,
     .prepare = apply_prepare,
     .run = apply_run,
+    .backward = apply_backward,
 };

@@ -1,6 +1,7 @@
 /* relu, sigmoid, exp, ...: one input, element by element, in any layout. */
 #include <math.h>
 
+#include "ops/grad_util.h"
 #include "ops/op_util.h"
 #include "ops/ops.h"
 
@@ -20,15 +21,19 @@ static const struct {
     [LC_UNARY_EXP] = {"exp", 4},    [LC_UNARY_LOG] = {"log", 16},
     [LC_UNARY_SQRT] = {"sqrt", 2},  [LC_UNARY_CLAMP] = {"clamp", 1},
     [LC_UNARY_NEG] = {"neg", 1},    [LC_UNARY_ABS] = {"abs", 1},
-    [LC_UNARY_TANH] = {"tanh", 32},
+    [LC_UNARY_TANH] = {"tanh", 32}, [LC_UNARY_SCALE_SHIFT] = {"scale_shift", 1},
+    [LC_UNARY_SIGN] = {"sign", 1},  [LC_UNARY_INSIDE] = {"inside", 1},
 };
 
 static lc_vec_map_fn *pick(const lc_vec_kernels *v, uint32_t kind)
 {
     lc_vec_map_fn *const fns[LC_UNARY_COUNT] = {
-        [LC_UNARY_RELU] = v->relu, [LC_UNARY_SIGMOID] = v->sigmoid, [LC_UNARY_EXP] = v->exp,
-        [LC_UNARY_LOG] = v->log,   [LC_UNARY_SQRT] = v->sqrt,       [LC_UNARY_CLAMP] = v->clamp,
-        [LC_UNARY_NEG] = v->neg,   [LC_UNARY_ABS] = v->abs,         [LC_UNARY_TANH] = v->tanh,
+        [LC_UNARY_RELU] = v->relu, [LC_UNARY_SIGMOID] = v->sigmoid,
+        [LC_UNARY_EXP] = v->exp,   [LC_UNARY_LOG] = v->log,
+        [LC_UNARY_SQRT] = v->sqrt, [LC_UNARY_CLAMP] = v->clamp,
+        [LC_UNARY_NEG] = v->neg,   [LC_UNARY_ABS] = v->abs,
+        [LC_UNARY_TANH] = v->tanh, [LC_UNARY_SCALE_SHIFT] = v->scale_shift,
+        [LC_UNARY_SIGN] = v->sign, [LC_UNARY_INSIDE] = v->inside,
     };
     return fns[kind];
 }
@@ -88,6 +93,44 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
     return LC_OK;
 }
 
+static lc_status backward(const lc_backward *g)
+{
+    const lc_unary_attr *a = g->attr;
+    const lc_builder *b = g->b;
+    lc_value x = g->in[0], y = g->out[0], dy = g->dy[0], t;
+    switch (a->kind) {
+    case LC_UNARY_RELU:
+        return lc_grad_binary(b, LC_BINARY_MASK, dy, y, g->dx);
+    case LC_UNARY_SIGMOID: /* dy * y * (1 - y) */
+        LC_TRY(lc_grad_unary(b, LC_UNARY_SCALE_SHIFT, -1.0f, 1.0f, y, &t));
+        LC_TRY(lc_grad_binary(b, LC_BINARY_MUL, t, y, &t));
+        return lc_grad_binary(b, LC_BINARY_MUL, dy, t, g->dx);
+    case LC_UNARY_TANH: /* dy * (1 - y * y) */
+        LC_TRY(lc_grad_binary(b, LC_BINARY_MUL, y, y, &t));
+        LC_TRY(lc_grad_unary(b, LC_UNARY_SCALE_SHIFT, -1.0f, 1.0f, t, &t));
+        return lc_grad_binary(b, LC_BINARY_MUL, dy, t, g->dx);
+    case LC_UNARY_EXP:
+        return lc_grad_binary(b, LC_BINARY_MUL, dy, y, g->dx);
+    case LC_UNARY_LOG:
+        return lc_grad_binary(b, LC_BINARY_DIV, dy, x, g->dx);
+    case LC_UNARY_SQRT: /* dy / (2 * y) */
+        LC_TRY(lc_grad_scale(b, 2.0f, y, &t));
+        return lc_grad_binary(b, LC_BINARY_DIV, dy, t, g->dx);
+    case LC_UNARY_CLAMP:
+        LC_TRY(lc_grad_unary(b, LC_UNARY_INSIDE, a->lo, a->hi, x, &t));
+        return lc_grad_binary(b, LC_BINARY_MASK, dy, t, g->dx);
+    case LC_UNARY_NEG:
+        return lc_grad_unary(b, LC_UNARY_NEG, 0.0f, 0.0f, dy, g->dx);
+    case LC_UNARY_ABS:
+        LC_TRY(lc_grad_unary(b, LC_UNARY_SIGN, 0.0f, 0.0f, x, &t));
+        return lc_grad_binary(b, LC_BINARY_MUL, dy, t, g->dx);
+    case LC_UNARY_SCALE_SHIFT:
+        return lc_grad_scale(b, a->lo, dy, g->dx);
+    default: /* sign, inside: steps */
+        return LC_OK;
+    }
+}
+
 const lc_op lc_op_unary = {
     .name = "unary",
     .attr_size = sizeof(lc_unary_attr),
@@ -96,4 +139,5 @@ const lc_op lc_op_unary = {
     .layout = layout,
     .prepare = prepare,
     .run = run,
+    .backward = backward,
 };

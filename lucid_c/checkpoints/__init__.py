@@ -11,6 +11,7 @@ from .keys import KeyMap, map_keys
 from .loading import LoadResult, load, load_into
 from .placeholder import Placeholder
 from .safetensors_file import save
+from .training_state import load_training_state, save_training_state
 
 __all__ = [
     "Checkpoint",
@@ -20,8 +21,10 @@ __all__ = [
     "Placeholder",
     "load",
     "load_into",
+    "load_training_state",
     "map_keys",
     "open_checkpoint",
     "resolve",
     "save",
+    "save_training_state",
 ]

@@ -100,12 +100,21 @@ class Checkpoint(Mapping[str, Entry]):
 
     def _select(self, use_ema: bool = False) -> None:
         """Make the weights in `tree` the entries of this mapping."""
-        if self.metadata.get("producer") == "lucid_c" and not use_ema:
+        if "training_state" in self.metadata:
+            found = self._part("ema.weights." if use_ema else "model.")
+        elif self.metadata.get("producer") == "lucid_c" and not use_ema:
             found = self.tree  # our own file: every name is as its model wants it
         else:
             found = strip_prefixes(find_state_dict(self.tree, use_ema))
         self._entries = {k: v for k, v in found.items() if isinstance(v, Entry)}
         self.unreadable = {k: v for k, v in found.items() if isinstance(v, Placeholder)}
+
+    def _part(self, prefix: str) -> dict[str, Entry]:
+        """Return the tensors of one part of a training state (see `save_training_state`)."""
+        found = {k.removeprefix(prefix): v for k, v in self.tree.items() if k.startswith(prefix)}
+        if not found:
+            raise ValueError(f"the training state has no weights under {prefix[:-1]!r}")
+        return found
 
     def __getitem__(self, name: str) -> Entry:
         if name in self.unreadable:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import stat
 import struct
 from collections.abc import Mapping
 from math import prod
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import replacing
 from .entry import CHUNK_BYTES, DTYPES, Blob, Entry, SharedFile
 
 MAX_HEADER_BYTES = 100_000_000
@@ -135,7 +134,8 @@ def read_safetensors(file: SharedFile) -> tuple[dict[str, Entry], dict[str, str]
     return entries, metadata
 
 
-def _prepare(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def prepare(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return little-endian arrays in C order; TypeError for types that a file cannot have."""
     prepared = {}
     for name, value in tensors.items():
         if not isinstance(name, str) or name == "__metadata__":
@@ -148,7 +148,8 @@ def _prepare(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return prepared
 
 
-def _write(path: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+def write(path: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, with the arrays of `prepare`."""
     # As the library does: wide types first, so that everything is aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
@@ -172,14 +173,6 @@ def _write(path: str, tensors: dict[str, np.ndarray], metadata: dict[str, str]) 
                 file.write(data[start : start + CHUNK_BYTES])
 
 
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def save(
     path: str | os.PathLike[str],
     tensors: Mapping[str, Any],
@@ -199,28 +192,18 @@ def save(
     metadata : Mapping of str to str, optional
         Texts for the header.
     """
-    path = os.path.realpath(os.fspath(path))
     texts = {"format": "pt", "producer": "lucid_c", **(metadata or {})}
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in texts.items()):
         raise TypeError("metadata must map str to str")
-    prepared = _prepare(tensors)
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    prepared = prepare(tensors)
+    with replacing(path) as temporary:
         try:
+            from safetensors import SafetensorError
             from safetensors.numpy import save_file
         except ImportError:
-            _write(temporary, prepared, texts)
-        else:
+            write(temporary, prepared, texts)
+            return
+        try:
             save_file(prepared, temporary, texts)
-        os.chmod(temporary, mode)  # the library makes it readable for its owner only
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    if os.name == "posix":
-        _sync(folder)
+        except SafetensorError as error:
+            raise OSError(f"{os.fspath(path)}: {error}") from None

@@ -12,10 +12,10 @@ import os
 import sys
 import warnings
 
-from . import bench, classify, demo, info, listing
+from . import bench, classify, demo, export, info, listing, profile
 from .errors import CommandError, one_line
 
-COMMANDS = (classify, info, listing, bench, demo)
+COMMANDS = (classify, info, listing, bench, profile, export, demo)
 
 # What the package raises for bad input, missing files and packages, and lack of memory.
 EXPECTED = (CommandError, ValueError, OSError, ImportError, MemoryError, RuntimeError)

@@ -11,6 +11,7 @@ EXAMPLES = """\
 examples:
   lucid-c info resnet_50
   lucid-c info resnest_50 --size 288x384 --summary
+  lucid-c info resnet_18 --algorithms
   lucid-c info resnext_50_32x4d --json
 """
 FLOAT_BYTES = 4
@@ -30,6 +31,11 @@ def add_commands(commands):
         "--size", type=size, metavar="HxW", help="size of the image (default: the model's own)"
     )
     parser.add_argument("--num-classes", type=count, default=1000, metavar="N", help="classes")
+    parser.add_argument(
+        "--algorithms",
+        action="store_true",
+        help="print the algorithm of every convolution, and why not another, instead",
+    )
     parser.add_argument("--summary", action="store_true", help="print the totals only")
     add_compat(parser)
     add_json(parser)
@@ -38,6 +44,9 @@ def add_commands(commands):
 
 def run(args):
     """Prints the layers and totals."""
+    if args.algorithms:
+        print_algorithms(args)
+        return
     report = describe(args.model, args.size, args.num_classes, args.compat)
     if args.summary:
         del report["layers"]
@@ -47,6 +56,25 @@ def run(args):
     if not args.summary:
         print(layer_table(report["layers"]), end="\n\n")
     print(totals(report))
+
+
+def print_algorithms(args):
+    """Prints the convolutions and their algorithms."""
+    from dataclasses import asdict
+
+    import lucid_c
+
+    card = find_card(args.model)
+    model = lucid_c.create_model(
+        args.model, num_classes=args.num_classes, compat=args.compat, init=False
+    )
+    shape = (1, 3, *(args.size or (card.image_size, card.image_size)))
+    choices = lucid_c.explain(model, shape)
+    if args.json:
+        rows = [asdict(choice) for choice in choices]
+        print_json({"model": card.name, "input_shape": shape, "convolutions": rows})
+    else:
+        print(choices)
 
 
 def describe(name, image_size=None, num_classes=1000, compat=None):

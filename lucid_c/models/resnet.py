@@ -153,6 +153,12 @@ class ResNet(NativeModule):
         """The four stages."""
         return tuple(getattr(self, f"layer{stage}") for stage in range(1, 5))
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Set `recompute` of all blocks: training keeps what enters and leaves them."""
+        for stage in self.layers:
+            for block in stage.children():
+                block.recompute = enable
+
 
 def _block_type(block: type[Module], block_args: Mapping[str, Any]) -> Any:
     """Return what the core takes for a block class: a name, or a way to make one."""

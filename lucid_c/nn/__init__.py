@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .._tensor import Parameter
-from . import containers, functional, layers, module
+from . import containers, functional, layers, losses, module, utils
 from .containers import ModuleList, Sequential
 from .layers import (
     AdaptiveAvgPool2d,
@@ -11,7 +11,9 @@ from .layers import (
     BatchNorm2d,
     Conv2d,
     ConvBNReLU2d,
+    DropBlock2d,
     Dropout,
+    DropPath,
     Flatten,
     GlobalAvgPool2d,
     Identity,
@@ -21,6 +23,7 @@ from .layers import (
     Sigmoid,
     Softmax,
 )
+from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
 from .module import Module
 
 if TYPE_CHECKING:
@@ -29,17 +32,23 @@ if TYPE_CHECKING:
 __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
+    "BCEWithLogitsLoss",
     "BatchNorm2d",
     "Conv2d",
     "ConvBNReLU2d",
+    "CrossEntropyLoss",
+    "DropBlock2d",
+    "DropPath",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
     "Identity",
     "Linear",
+    "MSELoss",
     "MaxPool2d",
     "Module",
     "ModuleList",
+    "NLLLoss",
     "Parameter",
     "ReLU",
     "ResNeSt",
@@ -51,7 +60,9 @@ __all__ = [
     "containers",
     "functional",
     "layers",
+    "losses",
     "module",
+    "utils",
 ]
 
 

@@ -20,11 +20,17 @@ __all__ = [
     "adaptive_max_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "binary_cross_entropy_with_logits",
     "conv2d",
+    "cross_entropy",
+    "drop_block",
+    "drop_path",
     "dropout",
     "linear",
     "log_softmax",
     "max_pool2d",
+    "mse_loss",
+    "nll_loss",
     "pad",
     "relu",
     "sigmoid",
@@ -161,35 +167,25 @@ def batch_norm(
     ----------
     input : array_like
         (N, C, ...).
-    running_mean, running_var : array_like
-        (C,). With ``training=True`` they must be None, since nothing is updated in place.
+    running_mean, running_var : array_like, optional
+        (C,). With ``training=True`` they are None, or buffers of a module, which are changed.
     weight, bias : array_like, optional
         (C,).
     training : bool
         Use the mean and variance of this input.
     momentum : float
-        Not used; PyTorch has it for updating the running statistics.
+        Share of this input in the running statistics.
     eps : float
         Added to the variance.
     """
-    eps = real(eps, "eps")
-    if not training:
-        if running_mean is None or running_var is None:
-            raise ValueError("batch_norm needs running_mean and running_var unless training=True")
-        return _core.batch_norm(input, running_mean, running_var, weight, bias, eps)
-    if running_mean is not None or running_var is not None:
-        raise RuntimeError(
-            "batch_norm with training=True does not update running_mean and running_var; "
-            "pass None for both"
-        )
-    x = as_tensor(input)
-    if x.ndim < 2 or x.numel() <= x.shape[1]:
-        raise ValueError(f"expected more than 1 value per channel, got shape {x.shape}")
-    axes = (0, *range(2, x.ndim))
-    mean = x.mean(axes, True)
-    centred = x - mean
-    var = (centred * centred).mean(axes)
-    return _core.batch_norm(x, mean.flatten(), var, weight, bias, eps)
+    eps, momentum = real(eps, "eps"), real(momentum, "momentum")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must both be given or both be None")
+    if not training and running_mean is None:
+        raise ValueError("batch_norm needs running_mean and running_var unless training=True")
+    return _core.batch_norm(
+        input, running_mean, running_var, weight, bias, eps, bool(training), momentum
+    )
 
 
 def relu(input: ArrayLike, inplace: bool = False) -> Tensor:
@@ -246,25 +242,217 @@ def _softmax(input: Any, dim: int | None, dtype: Any, log: bool) -> Tensor:
 def dropout(
     input: ArrayLike, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
-    """Return the input: dropout does nothing outside of training.
+    """Set elements to zero at random and divide the others by ``1 - p``.
 
     Parameters
     ----------
     input : array_like
         Any shape.
     p : float
-        The share of zeros in training.
+        The share of zeros.
     training : bool
-        PyTorch's default is True; here that is an error unless ``p`` is 0, since this version of
-        lucid_c does not train.
+        Otherwise the input is returned as it is.
     inplace : bool
         Not used.
     """
-    if not 0 <= real(p, "p") <= 1:
-        raise ValueError(f"p must be between 0 and 1, got {p}")
-    if training and p > 0:
-        raise RuntimeError("lucid_c does not train yet; call dropout with training=False")
-    return as_tensor(input)
+    share = _share(p, "p")
+    return _core.dropout(input, share) if training and share else as_tensor(input)
+
+
+def drop_path(
+    input: ArrayLike, drop_prob: float = 0.0, training: bool = False, scale_by_keep: bool = True
+) -> Tensor:
+    """Set whole samples to zero at random (Huang et al. 2016, "stochastic depth").
+
+    Parameters
+    ----------
+    input : array_like
+        (N, ...).
+    drop_prob : float
+        The share of samples.
+    training : bool
+        Otherwise the input is returned as it is.
+    scale_by_keep : bool
+        Divide the others by ``1 - drop_prob``.
+    """
+    share = _share(drop_prob, "drop_prob")
+    if not training or not share:
+        return as_tensor(input)
+    return _core.drop_path(input, share, bool(scale_by_keep))
+
+
+def drop_block(
+    input: ArrayLike, p: float = 0.1, block_size: int = 7, training: bool = True
+) -> Tensor:
+    """Set squares of each channel to zero at random (Ghiasi et al. 2018, "DropBlock", algorithm 1).
+
+    What stays is multiplied by the number of elements over the number of those that stay.
+
+    Parameters
+    ----------
+    input : array_like
+        (N, C, H, W).
+    p : float
+        The share of zeros, about.
+    block_size : int
+        Height and width of the squares; at most the smaller side of the image is taken.
+    training : bool
+        Otherwise the input is returned as it is.
+    """
+    share, size = _share(p, "p"), whole(block_size, "block_size")
+    if size < 1:
+        raise ValueError(f"block_size must be positive, got {block_size}")
+    return _core.drop_block(input, share, size) if training and share else as_tensor(input)
+
+
+def _share(p: Any, name: str) -> float:
+    if not 0 <= real(p, name) <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {p}")
+    return float(p)
+
+
+def cross_entropy(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: int = -100,
+    reduce: None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the cross-entropy between logits and classes, or shares of classes.
+
+    Parameters
+    ----------
+    input : array_like
+        Logits, (N, C, ...) or (C,).
+    target : array_like
+        Class numbers, integers of shape (N, ...) or (); or shares (probabilities), floats of the
+        input's shape.
+    weight : array_like, optional
+        (C,), what a class counts.
+    size_average, reduce : None
+        PyTorch's old spelling of ``reduction``; must be None.
+    ignore_index : int
+        A class number whose places have no loss.
+    reduction : str
+        ``"none"``: one loss per place; ``"sum"``; ``"mean"``: their sum divided by the weights of
+        the places' classes, or with shares by the number of places.
+    label_smoothing : float
+        Share of every target that all classes have alike (Szegedy et al. 2016, "Rethinking the
+        Inception architecture", section 7).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or a class number is not in 0 .. C - 1 (and not ``ignore_index``).
+    """
+    how = check_reduction(size_average, reduce, reduction)
+    smoothing = real(label_smoothing, "label_smoothing")
+    index = whole(ignore_index, "ignore_index")
+    return _core.cross_entropy(input, _numbers(target), weight, index, how, smoothing, False)
+
+
+def nll_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: int = -100,
+    reduce: None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Return the negative log-likelihood of classes: `cross_entropy` after `log_softmax`.
+
+    Parameters
+    ----------
+    input : array_like
+        Logarithms of probabilities, (N, C, ...) or (C,).
+    target : array_like
+        Class numbers, integers of shape (N, ...) or ().
+    weight, size_average, ignore_index, reduce, reduction
+        As for `cross_entropy`.
+    """
+    how = check_reduction(size_average, reduce, reduction)
+    index = whole(ignore_index, "ignore_index")
+    return _core.cross_entropy(input, _numbers(target), weight, index, how, 0.0, True)
+
+
+def binary_cross_entropy_with_logits(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+    pos_weight: ArrayLike | None = None,
+) -> Tensor:
+    """Return the cross-entropy between logits and independent probabilities.
+
+    Parameters
+    ----------
+    input, target : array_like
+        Of one shape; targets are floats from 0 to 1.
+    weight : array_like, optional
+        What an element counts; broadcast to the input's shape.
+    size_average, reduce : None
+        PyTorch's old spelling of ``reduction``; must be None.
+    reduction : str
+        ``"none"``, ``"mean"`` or ``"sum"``.
+    pos_weight : array_like, optional
+        What positive targets count; broadcast to the input's shape.
+    """
+    how = check_reduction(size_average, reduce, reduction)
+    shape = _shape(input)
+    if _shape(target) != shape:
+        raise ValueError(
+            f"target of shape {_shape(target)} must have the shape of the input, {shape}"
+        )
+    weights = [
+        each if each is None or _shape(each) == shape else _core.expand(each, shape)
+        for each in (weight, pos_weight)
+    ]
+    return _core.bce_with_logits(input, target, *weights, how)
+
+
+def mse_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Return the squared differences.
+
+    Parameters
+    ----------
+    input, target : array_like
+        Of one shape; other than in PyTorch they are not broadcast.
+    size_average, reduce : None
+        PyTorch's old spelling of ``reduction``; must be None.
+    reduction : str
+        ``"none"``, ``"mean"`` or ``"sum"``.
+    """
+    how = check_reduction(size_average, reduce, reduction)
+    return _core.mse(input, target, how)
+
+
+def check_reduction(size_average: Any, reduce: Any, reduction: Any) -> str:
+    """Return the reduction of a loss; anything that is none is an error."""
+    if size_average is not None or reduce is not None:
+        raise TypeError("size_average and reduce are not taken; use reduction='mean' or 'sum'")
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
+    return reduction
+
+
+def _numbers(target: Any) -> Any:
+    return target if isinstance(target, _core.Tensor) else np.asarray(target)
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+    return x.shape if isinstance(x, _core.Tensor) else np.shape(x)
 
 
 def max_pool2d(

@@ -15,6 +15,8 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "ConvBNReLU2d",
+    "DropBlock2d",
+    "DropPath",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
@@ -358,6 +360,44 @@ class Dropout(NativeModule):
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
+
+
+class DropPath(NativeModule):
+    """Whole samples set to zero at random in training (Huang et al. 2016, stochastic depth).
+
+    Parameters
+    ----------
+    drop_prob : float, optional
+        The share of samples.
+    scale_by_keep : bool, optional
+        Divide the others by ``1 - drop_prob``.
+    """
+
+    def __init__(self, drop_prob: float = 0.0, scale_by_keep: bool = True) -> None:
+        _core.init_drop_path(self, real(drop_prob, "drop_prob"), scale_by_keep)
+        self._made(False)
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob}, scale_by_keep={self.scale_by_keep}"
+
+
+class DropBlock2d(NativeModule):
+    """Squares of each channel set to zero at random in training (Ghiasi et al. 2018).
+
+    Parameters
+    ----------
+    p : float, optional
+        The share of zeros.
+    block_size : int, optional
+        Height and width of the squares; at most that of the input is taken.
+    """
+
+    def __init__(self, p: float = 0.1, block_size: int = 7) -> None:
+        _core.init_drop_block2d(self, real(p, "p"), whole(block_size, "block_size"))
+        self._made(False)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, block_size={self.block_size}"
 
 
 class Identity(NativeModule):

@@ -1,6 +1,6 @@
 """Modules: the base class of layers, blocks, models and of modules written in Python."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import os
 
     from ..checkpoints import LoadResult
+    from ..tuning import Tuning
 
 __all__ = ["Module", "NativeModule", "RemovableHandle"]
 
@@ -222,6 +223,20 @@ class Module(Tree):
     def training(self, mode: bool) -> None:
         self._set_training(bool(mode))
 
+    @property
+    def recompute(self) -> bool:
+        """Whether `backward` computes this module again instead of keeping its inner values.
+
+        It takes less memory and more time. Set it on blocks (`ResNet.set_grad_checkpointing` does
+        so for all of them): what enters and leaves the module is kept. Results are the same bits,
+        running statistics are updated once, and dropout draws the same numbers again.
+        """
+        return _core.Module.recompute.__get__(self)
+
+    @recompute.setter
+    def recompute(self, on: bool) -> None:
+        self._set_recompute(bool(on))
+
     def _check_free(self, name: str, kind: str) -> None:
         taken = next((row for row in self._entries() if row[0] == name), None)
         if taken[1] != kind if taken else hasattr(self, name):
@@ -279,6 +294,14 @@ class Module(Tree):
         for value in self.parameters():
             value.requires_grad = requires_grad
         return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Remove the gradients of all parameters, or set them to zero."""
+        for value in self.parameters():
+            if set_to_none:
+                value.grad = None
+            elif value.grad is not None:
+                value.grad = np.zeros(value.shape, np.float32)
 
     def to(self, *targets: Any, **named: Any) -> Self:
         """Return the module itself: it is on the CPU and float32, anything else is an error."""
@@ -392,11 +415,103 @@ class Module(Tree):
 
         return checkpoints.load_into(self, path, strict)
 
+    def tune(
+        self, x: ArrayLike | Sequence[int], *, cache: "str | os.PathLike[str] | None" = None
+    ) -> "Tuning":
+        """Measure which algorithm is fastest for each convolution, and use it from now on.
+
+        Every algorithm that accepts a layer (see `lucid_c.explain`) is measured with as many
+        images as ``x`` has, on `lucid_c.get_num_threads` threads. The fastest is used for such
+        layers in all models of this process, for any batch size and number of threads.
+
+        **Bits of results may change**: algorithms round differently, and another machine, or
+        another measurement on this one, may choose another. Results still do not depend on batch
+        size, neighbours in the batch, or threads. Without a call of `tune` or
+        `lucid_c.load_tuning` nothing is ever measured; `lucid_c.clear_tuning` undoes it.
+
+        Parameters
+        ----------
+        x : array_like or tuple of int
+            The model's input, or its shape.
+        cache : str or os.PathLike, optional
+            The file that keeps the measurements, by version of lucid_c, CPU and instruction set.
+            What is in it already is used and not measured again; a damaged file is ignored, with
+            a warning, and replaced. Default: ``lucid_c/tune-*.json`` in ``$XDG_CACHE_HOME``
+            (``~/.cache``).
+
+        Returns
+        -------
+        Tuning
+            What was measured and chosen; ``print`` shows a table.
+
+        Raises
+        ------
+        OSError
+            If the file in ``cache`` cannot be written; the choice stays as it was then. (For the
+            default file it is a warning.)
+        """
+        from ..tuning import tune
+
+        return tune(self, x, cache=cache)
+
+    def export_onnx(
+        self,
+        path: "str | os.PathLike[str]",
+        *,
+        input_shape: Sequence[int] | None = None,
+        dynamic_batch: bool = True,
+        opset: int = 17,
+        external_data: bool | None = None,
+    ) -> None:
+        """Write the model as an ONNX file, whole or not at all.
+
+        The graph is what a call in eval mode records, in standard operators, with one input
+        ``input`` and one output ``output``. Initializers have the names of the state dict; a
+        parameter that several layers share is written once. Needs the onnx package
+        (``pip install lucid_c[onnx]``).
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file to write.
+        input_shape : sequence of int, optional
+            Shape of the input, (N, C, H, W). Default: one image of the size that belongs to a
+            model of `lucid_c.create_model`.
+        dynamic_batch : bool, optional
+            Whether the file takes any batch size (default) or the one in ``input_shape`` only.
+            Height and width are fixed.
+        opset : int, optional
+            Version of ONNX's operators, 13 or later. Default 17.
+        external_data : bool, optional
+            Whether the weights go into a second file, named as the first with ``.data`` added.
+            Default: if they take more than 2 GiB, the limit of one ONNX file.
+
+        Raises
+        ------
+        ImportError
+            If the onnx package is missing.
+        ValueError
+            If something cannot be expressed (the message names the operation and the module), if
+            ``forward`` reads the numbers of a tensor, or if with ``dynamic_batch`` it does
+            something else for another batch size.
+        """
+        from ..onnx_export import export
+
+        export(
+            self,
+            path,
+            input_shape=input_shape,
+            dynamic_batch=dynamic_batch,
+            opset=opset,
+            external_data=external_data,
+        )
+
     # --- copies and text
 
     def __reduce__(self) -> tuple:
         rows = [(name, kind, known(value), keep) for name, kind, value, keep in self._entries()]
-        state = {"entries": rows, "training": self.training, "attributes": self.__dict__}
+        flags = {"training": self.training, "recompute": self.recompute}
+        state = {"entries": rows, "attributes": self.__dict__, **flags}
         class_name, config = _core.dump(self)
         return _revive, (type(self), class_name, config or b""), state
 
@@ -408,6 +523,7 @@ class Module(Tree):
                 self._set_param(name, value, kind == "buffer", persistent)
         self.__dict__.update(state["attributes"])
         self._set_training(state["training"])
+        self._set_recompute(state.get("recompute", False))
         self._choose_call()
 
     def extra_repr(self) -> str:

@@ -84,7 +84,7 @@ static void *pack_op(const lc_op *op, void *attr, int *n_in, lc_desc *in, const 
     run_op(spec.op, spec.attr, spec.count, in + spec.first, data + spec.first, &blob, again, k, 3);
     CHECK(memcmp(memory, again, lc_desc_bytes(&blob)) == 0);
     lc_free(again);
-    op->set_packed(attr, *n_in, in);
+    op->set_packed(attr, *n_in, in, &spec);
     int rest = *n_in - spec.first - spec.count;
     in[spec.first] = blob;
     data[spec.first] = memory;
@@ -604,7 +604,7 @@ static void test_matmul(const lc_kernels *k, const matmul_case *t)
     lc_desc_init(&in[0], LC_F32, t->ra, t->a);
     lc_desc_init(&in[1], LC_F32, t->rb, t->b);
     int n_out;
-    CHECK(lc_op_matmul.infer(NULL, 2, in, &n_out, &out) == LC_OK);
+    CHECK(lc_op_matmul.infer(&(lc_matmul_attr){0}, 2, in, &n_out, &out) == LC_OK);
     CHECK(out.rank == t->ry && memcmp(out.dim, t->y, (size_t)t->ry * sizeof *t->y) == 0);
     int64_t count = lc_desc_count(&out);
     float *a = random_floats(lc_desc_count(&in[0]), -1, 1),
@@ -613,7 +613,7 @@ static void test_matmul(const lc_kernels *k, const matmul_case *t)
     float *y = poisoned((size_t)count * 4);
     for (size_t j = 0; j < sizeof teams / sizeof *teams; j++) {
         float *z = poisoned((size_t)count * 4);
-        run_op(&lc_op_matmul, NULL, 2, in, data, &out, z, k, teams[j]);
+        run_op(&lc_op_matmul, &(lc_matmul_attr){0}, 2, in, data, &out, z, k, teams[j]);
         if (j == 0)
             memcpy(y, z, (size_t)count * 4);
         CHECK(memcmp(y, z, (size_t)count * 4) == 0);
@@ -663,12 +663,14 @@ static void test_matrix_errors(void)
     lc_desc_init(&in[1], LC_F32, 2, (int64_t[]){7, 6});
     expect(lc_op_linear.infer(&attr, 2, in, &n_out, &out), LC_ERR_VALUE,
            "weight of shape (7, 6) expects 6 input features, but the input has shape (2, 5)");
-    expect(lc_op_matmul.infer(NULL, 2, in, &n_out, &out), LC_ERR_VALUE, "(2, 5) and (7, 6)");
+    expect(lc_op_matmul.infer(&(lc_matmul_attr){0}, 2, in, &n_out, &out), LC_ERR_VALUE,
+           "(2, 5) and (7, 6)");
     in[1].dtype = LC_I64;
     expect(lc_op_linear.infer(&attr, 2, in, &n_out, &out), LC_ERR_TYPE, "float32");
     lc_desc_init(&in[0], LC_F32, 3, (int64_t[]){2, 5, 7});
     lc_desc_init(&in[1], LC_F32, 3, (int64_t[]){3, 7, 6});
-    expect(lc_op_matmul.infer(NULL, 2, in, &n_out, &out), LC_ERR_VALUE, "broadcast");
+    expect(lc_op_matmul.infer(&(lc_matmul_attr){0}, 2, in, &n_out, &out), LC_ERR_VALUE,
+           "broadcast");
 }
 
 int main(void)

@@ -86,7 +86,9 @@ static void record(net *n, const lc_desc *in, const float *data)
     for (int i = 0; i < 4; i++)
         conv.pad[i] = 1;
     list[0] = n->x, list[1] = v[W1];
+    OK(lc_graph_set_scope(n->g, "a.conv"));
     OK(lc_graph_append(n->g, &lc_op_conv2d, &conv, 2, list, &n->conv));
+    OK(lc_graph_set_scope(n->g, "a.bn"));
     lc_batch_norm_attr bn;
     memset(&bn, 0, sizeof bn);
     bn.eps = 1e-5f;
@@ -94,6 +96,7 @@ static void record(net *n, const lc_desc *in, const float *data)
     list[0] = n->conv, list[1] = v[G1], list[2] = v[B1], list[3] = v[M1], list[4] = v[V1];
     OK(lc_graph_append(n->g, &lc_op_batch_norm, &bn, 5, list, &n->bn));
     list[0] = n->x, list[1] = v[W2];
+    OK(lc_graph_set_scope(n->g, "b"));
     OK(lc_graph_append(n->g, &lc_op_conv2d, &shortcut, 2, list, &n->shortcut));
     lc_binary_attr add;
     memset(&add, 0, sizeof add);
@@ -124,14 +127,23 @@ static void test_fused_equals_unfused(void)
     lc_run_options options = {NULL, NULL, &profile};
     void *fused[] = {y[0]};
     OK(lc_graph_run(n.g, 1, &n.y, fused, &options));
-    int convolutions = 0, other = 0;
+    int convolutions = 0, other = 0, named = 0;
     for (int i = 0; i < profile.count; i++) {
-        convolutions += strcmp(profile.rows[i].op, "conv2d") == 0;
+        bool conv = strcmp(profile.rows[i].op, "conv2d") == 0;
+        named += conv && strcmp(profile.rows[i].scope, convolutions ? "b" : "a.conv") == 0;
+        convolutions += conv;
         other += strcmp(profile.rows[i].op, "batch_norm") == 0 ||
                  strcmp(profile.rows[i].op, "unary") == 0;
     }
-    CHECK(convolutions == 2 && other == 0);
-    CHECK(profile.arena_bytes >= profile.arena_bound);
+    CHECK(convolutions == 2 && other == 0 && named == 2);
+    CHECK(profile.arena_bytes >= profile.arena_bound && profile.threads >= 1);
+    const int rows = profile.count;
+    OK(lc_graph_run(n.g, 1, &n.y, fused, &options));
+    CHECK(profile.count == 2 * rows); /* a second run adds its rows */
+    lc_mem_fail_after(3);             /* of those that describe the next run */
+    CHECK(lc_graph_run(n.g, 1, &n.y, fused, &options) == LC_ERR_MEMORY);
+    lc_mem_fail_after(0);
+    CHECK(profile.count == 2 * rows);
     lc_profile_free(&profile);
     /* Every value wanted: nothing can be fused. */
     lc_value all[] = {n.conv, n.bn, n.shortcut, n.sum, n.y, n.y};

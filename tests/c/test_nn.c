@@ -249,6 +249,28 @@ static void test_state(void)
     lc_module_release(m);
 }
 
+static void test_paths(void)
+{
+    lc_module *m = small_net();
+    lc_entry tail, last;
+    char *path;
+    CHECK(lc_module_find(m, "tail", &tail) && lc_module_find(tail.child, "1", &last));
+    OK(lc_module_path(m, last.child, &path));
+    CHECK(path && strcmp(path, "tail.1") == 0);
+    lc_free(path);
+    OK(lc_module_path(m, tail.child, &path));
+    CHECK(path && strcmp(path, "tail") == 0);
+    lc_free(path);
+    OK(lc_module_path(m, m, &path));
+    CHECK(!path);
+    OK(lc_module_path(tail.child, m, &path));
+    CHECK(!path);
+    lc_mem_fail_after(1);
+    CHECK(lc_module_path(m, last.child, &path) == LC_ERR_MEMORY && !path);
+    lc_mem_fail_after(0);
+    lc_module_release(m);
+}
+
 /* ---- initialisation ---- */
 
 static const float *values(lc_module *m, const char *name, int64_t *n)
@@ -712,6 +734,7 @@ static void test_out_of_memory(void)
 int main(void)
 {
     test_entries();
+    test_paths();
     test_cycles();
     test_depth();
     test_state();

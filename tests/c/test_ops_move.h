@@ -45,7 +45,7 @@ static void test_desc(void)
 static void reduce_case(tensor x, uint32_t axes, uint32_t keepdim, bool planes)
 {
     for (uint32_t kind = 0; kind <= LC_REDUCE_ARGMAX; kind++) {
-        lc_reduce_attr a = {kind, axes, keepdim};
+        lc_reduce_attr a = {.kind = kind, .axes = axes, .keepdim = keepdim};
         uint32_t all = (1u << x.d.rank) - 1;
         if (kind == LC_REDUCE_ARGMAX && axes != all && (axes == 0 || (axes & (axes - 1))))
             continue;
@@ -523,11 +523,11 @@ static void test_errors(void)
     REFUSE(&lc_op_binary, &(lc_binary_attr){LC_BINARY_ADD, 0}, 2,
            ((lc_desc[]){D(1 << 30, 1), D(1, 1 << 30)}), LC_ERR_VALUE, "too large");
     lc_desc five = D(5), six = D(6);
-    REFUSE(&lc_op_batch_norm, &(lc_batch_norm_attr){1e-5f, 0, 0}, 3, ((lc_desc[]){x, six, five}),
+    REFUSE(&lc_op_batch_norm, &(lc_batch_norm_attr){.eps = 1e-5f}, 3, ((lc_desc[]){x, six, five}),
            LC_ERR_VALUE, "running_var must have shape (6,), one value per channel of x, not (5,)");
-    REFUSE(&lc_op_batch_norm, &(lc_batch_norm_attr){1e-5f, 1, 0}, 5,
+    REFUSE(&lc_op_batch_norm, &(lc_batch_norm_attr){.eps = 1e-5f, .affine = 1}, 5,
            ((lc_desc[]){x, five, six, six, six}), LC_ERR_VALUE, "weight");
-    REFUSE(&lc_op_batch_norm, &(lc_batch_norm_attr){1e-5f, 0, 0}, 3, ((lc_desc[]){six, six, six}),
+    REFUSE(&lc_op_batch_norm, &(lc_batch_norm_attr){.eps = 1e-5f}, 3, ((lc_desc[]){six, six, six}),
            LC_ERR_VALUE, "2 to 5 dimensions, not 1");
     REFUSE(&lc_op_softmax, &(lc_softmax_attr){4, 1}, 1, &x, LC_ERR_INDEX, "log_softmax: axis 4");
     REFUSE(&lc_op_softmax, &(lc_softmax_attr){-1, 0}, 1, &x, LC_ERR_INDEX, "axis -1");
@@ -556,12 +556,12 @@ static void test_errors(void)
            LC_ERR_VALUE, "output_size");
     REFUSE(&lc_op_adaptive_pool2d, &(lc_adaptive_pool2d_attr){{1, 1}, LC_POOL_AVG, 0}, 1, &empty,
            LC_ERR_VALUE, "no pixels");
-    REFUSE(&lc_op_reduce, &(lc_reduce_attr){LC_REDUCE_SUM, 16, 0}, 1, &x, LC_ERR_INDEX,
+    REFUSE(&lc_op_reduce, &(lc_reduce_attr){.kind = LC_REDUCE_SUM, .axes = 16}, 1, &x, LC_ERR_INDEX,
            "sum: an axis");
-    REFUSE(&lc_op_reduce, &(lc_reduce_attr){LC_REDUCE_MAX, 4, 0}, 1, &empty, LC_ERR_VALUE,
-           "no elements along axis 2");
-    REFUSE(&lc_op_reduce, &(lc_reduce_attr){LC_REDUCE_ARGMAX, 3, 0}, 1, &x, LC_ERR_VALUE,
-           "one axis");
+    REFUSE(&lc_op_reduce, &(lc_reduce_attr){.kind = LC_REDUCE_MAX, .axes = 4}, 1, &empty,
+           LC_ERR_VALUE, "no elements along axis 2");
+    REFUSE(&lc_op_reduce, &(lc_reduce_attr){.kind = LC_REDUCE_ARGMAX, .axes = 3}, 1, &x,
+           LC_ERR_VALUE, "one axis");
     REFUSE(&lc_op_reshape, &(lc_reshape_attr){2, {20, 20}}, 1, &x, LC_ERR_VALUE,
            "420 elements, shape (20, 20) takes 400");
     REFUSE(&lc_op_reshape, &(lc_reshape_attr){2, {-1, 20}}, 1, &x, LC_ERR_VALUE, "negative");

@@ -15,7 +15,7 @@
 #include "graph/param.h"
 #include "ops/conv_form.h"
 
-enum { B = LC_CONV_BIAS, BN = LC_CONV_BN };
+enum { B = LC_CONV_BIAS, BN = LC_CONV_BN, T = LC_CONV_TRANSPOSED };
 
 /* --- the definition, element by element */
 
@@ -38,23 +38,39 @@ static fold channel_fold(const lc_conv_pack_attr *a, const float *const *in, int
     return f;
 }
 
-static void winograd_weights(const double w[9], double u[LC_WINOGRAD_POSITIONS])
+/* Six of three numbers; s2: for stride 2. */
+static void six(bool s2, double a, double b, double c, double u[6])
 {
-    static const double g[6][3] = {
-        {1, 0, 0},
-        {1. / 3, 1. / 3, 1. / 3},
-        {-1. / 3, 1. / 3, -1. / 3},
-        {-16. / 15, -8. / 15, -4. / 15},
-        {1. / 15, -2. / 15, 4. / 15},
-        {0, 0, 1},
-    };
-    double t[6][3];
+    const double s = (a + c) * (1. / 3), m = b * (1. / 3);
+    if (s2) {
+        const double v[6] = {
+            a, (c - a) * (2. / 9), (a * 2 + c) * (-4. / 9), (a + c * 2) * (1. / 9), c, b};
+        memcpy(u, v, sizeof v);
+    } else {
+        const double v[6] = {
+            a, m + s, m - s, (a * 4 + b * 2 + c) * (-4. / 15), (a - b * 2 + c * 4) * (1. / 15), c};
+        memcpy(u, v, sizeof v);
+    }
+}
+
+static void winograd_weights(bool s2, const double w[9], double u[36])
+{
+    double t[3][6];
+    for (int j = 0; j < 3; j++)
+        six(s2, w[j], w[3 + j], w[6 + j], t[j]);
     for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 3; j++)
-            t[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 6; j++)
-            u[i * 6 + j] = g[j][0] * t[i][0] + g[j][1] * t[i][1] + g[j][2] * t[i][2];
+        six(s2, t[0][i], t[1][i], t[2][i], u + i * 6);
+}
+
+static void strassen_weights(double b11, double b12, double b21, double b22, double u[7])
+{
+    u[0] = b11;
+    u[1] = b21;
+    u[2] = b22;
+    u[4] = b12 - b11;
+    u[5] = b22 - u[4];
+    u[3] = u[5] - b21;
+    u[6] = b22 - b12;
 }
 
 /* The weight of (slot of y, k-step of its group's input, tap), or 0 for padding; scaled. */
@@ -68,7 +84,7 @@ typedef struct layer {
 static double weight(const layer *l, int64_t group, int64_t slot, int64_t k, int64_t tap)
 {
     const lc_conv_form *f = &l->form;
-    const int64_t icg = l->shape.ic / l->shape.groups, taps = l->shape.kh * l->shape.kw;
+    const int64_t icg = l->shape.ic / l->shape.groups, ocg = l->shape.oc / l->shape.groups;
     const int64_t oc = slot < 0 ? -1 : lc_conv_slot_channel(l->shape.y, l->shape.oc, slot);
     int64_t ic = k;
     if (!f->lanes) {
@@ -77,53 +93,111 @@ static double weight(const layer *l, int64_t group, int64_t slot, int64_t k, int
     }
     if (oc < 0 || ic < 0)
         return 0;
-    return l->in[0][(oc * icg + ic) * taps + tap] * channel_fold(l->attr, l->in, oc).scale;
+    const int64_t pair = l->attr->flags & LC_CONV_TRANSPOSED
+                             ? (oc / ocg * icg + ic) * ocg + oc % ocg
+                             : oc * icg + ic;
+    return l->in[0][pair * l->shape.kh * l->shape.kw + tap] *
+           channel_fold(l->attr, l->in, oc).scale;
 }
 
-static void define_direct(const layer *l, int64_t group, int64_t first, int64_t width, float *to)
+static void define_direct(const layer *l, int64_t group, int64_t first, int64_t width,
+                          const lc_conv_axis axis[2], float *to)
 {
-    const int64_t taps = l->shape.kh * l->shape.kw, cb = l->form.cb;
+    const int64_t cb = l->form.cb;
     for (int64_t b = 0; b < l->form.ib; b++)
-        for (int64_t t = 0; t < taps; t++)
+        for (int64_t t = 0; t < axis[0].taps * axis[1].taps; t++) {
+            const int64_t kh = axis[0].tap + t / axis[1].taps * axis[0].tap_step;
+            const int64_t kw = axis[1].tap + t % axis[1].taps * axis[1].tap_step;
             for (int64_t c = 0; c < cb; c++)
                 for (int64_t i = 0; i < width; i++)
-                    *to++ = (float)weight(l, group, first + i, b * cb + c, t);
+                    *to++ = (float)weight(l, group, first + i, b * cb + c, kh * l->shape.kw + kw);
+        }
 }
 
 static void define_winograd(const layer *l, int64_t group, int64_t first, int64_t there, float *to)
 {
     const int64_t channels = l->form.ib * l->form.cb, width = 2 * l->shape.block;
+    const bool turned = (l->attr->flags & LC_CONV_TRANSPOSED) != 0;
     for (int64_t k = 0; k < channels; k++)
         for (int64_t i = 0; i < width; i++) {
-            double w[9], u[LC_WINOGRAD_POSITIONS];
+            double w[9], u[36];
             for (int t = 0; t < 9; t++)
-                w[t] = weight(l, group, i < there ? first + i : -1, k, t);
-            winograd_weights(w, u);
-            for (int t = 0; t < LC_WINOGRAD_POSITIONS; t++)
+                w[t] = weight(l, group, i < there ? first + i : -1, k, turned ? 8 - t : t);
+            winograd_weights(l->shape.algorithm == LC_CONV_WINOGRAD_S2, w, u);
+            for (int t = 0; t < 36; t++)
                 to[(t * channels + k) * width + i] = (float)u[t];
         }
+}
+
+static void define_strassen(const layer *l, int64_t first, int parts, float *to)
+{
+    const int64_t part = l->shape.ic / parts, width = 2 * l->shape.block;
+    const int64_t out = l->form.ob / parts * l->shape.block; /* slots of a part */
+    for (int64_t k = 0; k < part; k++)
+        for (int64_t i = 0; i < width; i++) {
+            double b[4][4], t[4][7], u[49];
+            for (int r = 0; r < parts; r++)
+                for (int q = 0; q < parts; q++)
+                    b[r][q] = weight(l, 0, first + q * out + i, r * part + k, 0);
+            if (parts == 2)
+                strassen_weights(b[0][0], b[0][1], b[1][0], b[1][1], u);
+            for (int e = 0; parts == 4 && e < 4; e++) {
+                const int r = e / 2, q = e % 2;
+                strassen_weights(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], t[e]);
+            }
+            for (int f = 0; parts == 4 && f < 7; f++)
+                strassen_weights(t[0][f], t[1][f], t[2][f], t[3][f], u + f * 7);
+            for (int f = 0; f < (parts == 2 ? 7 : 49); f++)
+                to[(f * part + k) * width + i] = (float)u[f];
+        }
+}
+
+static void define_biases(const layer *l, float *to)
+{
+    for (int64_t slot = 0; slot < lc_conv_slots(l->shape.y, l->shape.oc); slot++) {
+        const int64_t oc = lc_conv_slot_channel(l->shape.y, l->shape.oc, slot);
+        to[slot] = oc < 0 ? 0.0f : (float)channel_fold(l->attr, l->in, oc).shift;
+    }
 }
 
 static void define(const layer *l, char *blob)
 {
     const lc_conv_form *f = &l->form;
-    const int64_t block = l->shape.block;
-    const bool winograd = l->shape.algorithm == LC_CONV_WINOGRAD;
+    const lc_winograd_form *winograd = lc_conv_winograd_form(l->attr->algorithm);
+    float *to = (float *)(void *)blob;
     memset(blob, 0, f->bytes);
-    for (int64_t group = 0; group < f->groups; group++)
-        for (int64_t ob = 0; ob < f->ob; ob += 2) {
-            const int64_t there = (f->ob - ob < 2 ? 1 : 2) * block;
-            const int64_t slot = (group * f->ob + ob) * block;
-            float *to =
-                (float *)(void *)blob + (group * (winograd ? f->panels * 2 : f->ob) + ob) * f->w_ob;
-            if (winograd)
-                define_winograd(l, group, slot, there, to);
+    define_biases(l, (float *)(void *)(blob + f->bias_at));
+    for (int64_t group = 0; group < f->groups && winograd; group++)
+        for (int64_t panel = 0; panel < f->panels; panel++, to += 2 * f->w_ob) {
+            const int64_t ob = 2 * panel, there = (f->ob - ob < 2 ? 1 : 2) * l->shape.block;
+            const int64_t slot = (group * f->ob + ob) * l->shape.block;
+            if (winograd->parts > 1)
+                define_strassen(l, slot, winograd->parts, to);
             else
-                define_direct(l, group, slot, there, to);
-            for (int64_t i = 0; i < there; i++) {
-                const int64_t oc = lc_conv_slot_channel(l->shape.y, l->shape.oc, slot + i);
-                ((float *)(void *)(blob + f->bias_at))[slot + i] =
-                    oc < 0 ? 0.0f : (float)channel_fold(l->attr, l->in, oc).shift;
+                define_winograd(l, group, slot, there, to);
+        }
+    if (winograd)
+        return;
+    lc_conv2d_attr conv;
+    memset(&conv, 0, sizeof conv);
+    conv.flags = l->attr->flags;
+    for (int i = 0; i < 2; i++) {
+        conv.stride[i] = l->attr->stride[i] ? l->attr->stride[i] : 1;
+        conv.dilation[i] = l->attr->dilation[i] ? l->attr->dilation[i] : 1;
+        conv.pad[2 * i] = l->attr->pad[i];
+    }
+    for (int64_t h = 0; h < lc_conv_parts(&conv, 0, l->shape.kh); h++)
+        for (int64_t w = 0; w < lc_conv_parts(&conv, 1, l->shape.kw); w++) {
+            const lc_conv_axis axis[2] = {lc_conv_axis_get(&conv, 0, l->shape.kh, h),
+                                          lc_conv_axis_get(&conv, 1, l->shape.kw, w)};
+            float *part =
+                (float *)(void *)blob + lc_conv_part_at(f, l->shape.kh, l->shape.kw, axis);
+            for (int64_t ob = 0; ob < f->groups * f->ob; ob++) {
+                if (ob % f->ob % 2)
+                    continue;
+                const int64_t width = (f->ob - ob % f->ob < 2 ? 1 : 2) * l->shape.block;
+                define_direct(l, ob / f->ob, ob * l->shape.block, width, axis, part);
+                part += width * f->ib * f->cb * axis[0].taps * axis[1].taps;
             }
         }
 }
@@ -136,22 +210,52 @@ typedef struct pack_case {
     int64_t y_groups;               /* for groups == 1 */
     uint32_t flags;
     lc_conv_algorithm algorithm;
+    int stride, dilation; /* of transposed ones */
 } pack_case;
 
 #define D LC_CONV_DIRECT
 #define W LC_CONV_WINOGRAD
+#define W2 LC_CONV_WINOGRAD_S2
+#define S LC_CONV_STRASSEN
+#define S2 LC_CONV_STRASSEN_TWICE
 static const pack_case cases[] = {
-    {64, 64, 1, 1, 1, 1, 1, BN, D},     {64, 40, 1, 1, 1, 1, 1, B, D},
-    {3, 64, 7, 7, 1, 0, 1, BN, D},      {4, 24, 3, 3, 1, 0, 1, 0, D},
-    {72, 8, 3, 3, 1, 1, 1, B | BN, D},  {33, 50, 1, 1, 1, 1, 1, BN, D},
-    {33, 72, 3, 3, 1, 3, 3, BN, D},     {60, 60, 1, 1, 1, 3, 3, B, D},
-    {64, 64, 3, 3, 4, 1, 1, BN, D},     {60, 36, 3, 3, 3, 3, 1, BN, D},
-    {32, 32, 3, 3, 8, 1, 1, BN, D},     {32, 32, 3, 3, 32, 1, 1, B, D},
-    {20, 20, 5, 2, 10, 1, 1, 0, D},     {17, 9, 2, 3, 1, 1, 1, BN, D},
-    {128, 16, 1, 1, 1, 1, 1, BN, D},    {64, 64, 3, 3, 1, 1, 1, BN, W},
-    {72, 44, 3, 3, 1, 1, 1, B | BN, W}, {33, 72, 3, 3, 1, 3, 3, BN, W},
-    {120, 72, 3, 3, 3, 3, 1, BN, W},    {128, 64, 3, 3, 2, 1, 1, 0, W},
-    {17, 8, 3, 3, 1, 1, 1, B, W},
+    {64, 64, 1, 1, 1, 1, 1, BN, D, 0, 0},
+    {64, 40, 1, 1, 1, 1, 1, B, D, 0, 0},
+    {3, 64, 7, 7, 1, 0, 1, BN, D, 0, 0},
+    {4, 24, 3, 3, 1, 0, 1, 0, D, 0, 0},
+    {72, 8, 3, 3, 1, 1, 1, B | BN, D, 0, 0},
+    {33, 50, 1, 1, 1, 1, 1, BN, D, 0, 0},
+    {33, 72, 3, 3, 1, 3, 3, BN, D, 0, 0},
+    {60, 60, 1, 1, 1, 3, 3, B, D, 0, 0},
+    {64, 64, 3, 3, 4, 1, 1, BN, D, 0, 0},
+    {60, 36, 3, 3, 3, 3, 1, BN, D, 0, 0},
+    {32, 32, 3, 3, 8, 1, 1, BN, D, 0, 0},
+    {32, 32, 3, 3, 32, 1, 1, B, D, 0, 0},
+    {20, 20, 5, 2, 10, 1, 1, 0, D, 0, 0},
+    {17, 9, 2, 3, 1, 1, 1, BN, D, 0, 0},
+    {128, 16, 1, 1, 1, 1, 1, BN, D, 0, 0},
+    {64, 64, 3, 3, 1, 1, 1, BN, W, 0, 0},
+    {72, 44, 3, 3, 1, 1, 1, B | BN, W, 0, 0},
+    {33, 72, 3, 3, 1, 3, 3, BN, W, 0, 0},
+    {120, 72, 3, 3, 3, 3, 1, BN, W, 0, 0},
+    {128, 64, 3, 3, 2, 1, 1, 0, W, 0, 0},
+    {17, 8, 3, 3, 1, 1, 1, B, W, 0, 0},
+    {64, 64, 3, 3, 1, 1, 1, BN, W2, 0, 0},
+    {40, 72, 3, 3, 2, 1, 1, B, W2, 0, 0},
+    {128, 64, 1, 1, 1, 1, 1, BN, S, 0, 0},
+    {96, 192, 1, 1, 1, 1, 1, B, S, 0, 0},
+    {128, 128, 1, 1, 1, 1, 1, BN, S2, 0, 0},
+    {192, 256, 1, 1, 1, 1, 1, 0, S2, 0, 0},
+    /* for the gradient of the input */
+    {64, 64, 1, 1, 1, 1, 1, T, D, 1, 1},
+    {40, 24, 3, 3, 1, 1, 1, T, D, 1, 1},
+    {24, 40, 3, 3, 1, 1, 1, T, D, 2, 1},
+    {24, 16, 5, 4, 1, 1, 1, T, D, 2, 3},
+    {64, 32, 3, 3, 4, 1, 1, T, D, 2, 1},
+    {32, 32, 3, 3, 8, 1, 1, T, D, 1, 1},
+    {64, 48, 3, 3, 1, 1, 1, T, W, 1, 1},
+    {64, 64, 3, 3, 2, 1, 1, T, W, 1, 1},
+    {128, 64, 1, 1, 1, 1, 1, T, S, 1, 1},
 };
 
 static float *random_floats(int64_t n, float lo, float hi)
@@ -221,8 +325,10 @@ static void check_way_back(const lc_step *s, const void *const *in, const void *
     lc_residue *r;
     CHECK(lc_storage_create_copy(blob, lc_desc_bytes(s->out), &packed) == LC_OK);
     CHECK(lc_residue_create(s, in, packed, &r) == LC_OK);
-    CHECK(r != NULL);
+    CHECK((r != NULL) == (s->op->unpack->bits(s) != 0));
     lc_storage_release(packed); /* the residue holds it */
+    if (!r)
+        return;
     float *scratch = poisoned(lc_residue_scratch(r) * sizeof(float));
     for (int64_t item = 0; item < s->items[0]; item += 2)
         lc_residue_add(r, in[0], item, item + 2 < s->items[0] ? item + 2 : s->items[0], scratch);
@@ -253,10 +359,18 @@ static void check_conv(const pack_case *c, const lc_kernels *k, bool odd)
     attr.flags = c->flags;
     attr.bn_eps = 1e-5f;
     attr.algorithm = c->algorithm;
+    const bool transposed = (c->flags & T) != 0;
+    for (int i = 0; i < 2 && c->stride > 1; i++) {
+        attr.stride[i] = c->stride;
+        attr.dilation[i] = c->dilation;
+        attr.pad[i] = 1;
+    }
     lc_desc in[6], out;
     float *data[6] = {0};
     int n_in = 1, n_out;
-    lc_desc_init(&in[0], LC_F32, 4, (int64_t[]){c->oc, icg, c->kh, c->kw});
+    lc_desc_init(&in[0], LC_F32, 4,
+                 transposed ? (int64_t[]){c->ic, c->oc / c->groups, c->kh, c->kw}
+                            : (int64_t[]){c->oc, icg, c->kh, c->kw});
     data[0] = random_floats(lc_desc_count(&in[0]), -1, 1);
     if (odd)
         add_odd_numbers(data[0], lc_desc_count(&in[0]));
@@ -285,7 +399,7 @@ static void check_conv(const pack_case *c, const lc_kernels *k, bool odd)
             if (i % 7 == 3 && i % 5)
                 data[0][i] = 0.5f;
         run(&s, (const void *const *)data, got);
-        check_way_back(&s, (const void *const *)data, got, c->algorithm == LC_CONV_DIRECT);
+        check_way_back(&s, (const void *const *)data, got, c->algorithm == D || c->algorithm == W2);
     }
     if (failed > before)
         fprintf(stderr, "  isa %d block %d: %lld -> %lld, %lldx%lld, groups %lld, algorithm %d\n",

@@ -105,6 +105,8 @@ static void test_simd_arithmetic(void)
         EACH(lc_v_max_nan(y, x), isnan(b.v[i]) ? b.v[i] : b.v[i] > a.v[i] ? b.v[i] : a.v[i]);
         EACH(lc_v_add(lc_v_relu(x), lc_v_zero()), isnan(a.v[i]) ? NAN : a.v[i] > 0 ? a.v[i] : 0.0f);
         EACH(lc_v_select(lc_v_gt(x, y), z, x), a.v[i] > b.v[i] ? c.v[i] : a.v[i]);
+        EACH(lc_v_select(lc_v_eq(x, y), z, x), a.v[i] == b.v[i] ? c.v[i] : a.v[i]);
+        EACH(lc_v_select(lc_v_eq(x, x), z, y), a.v[i] == a.v[i] ? c.v[i] : b.v[i]);
     }
     /* a product that only a true FMA keeps */
     float e = 1.0f + FLT_EPSILON;

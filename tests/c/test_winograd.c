@@ -1,4 +1,4 @@
-/* Tests of convolution by Winograd's algorithm: csrc/kernels/winograd_*,
+/* Tests of convolution by Winograd's and Strassen's algorithms: csrc/kernels/winograd_*,
  * csrc/ops/conv2d_winograd.c, conv_choose.c, on every kernel table that this CPU can run, and with
  * the kernels for AVX-512 emulated on AVX2. */
 #include <math.h>
@@ -32,7 +32,19 @@ typedef struct wino_case {
     int64_t n, ic, h, w, oc, p[4], g;
     uint32_t flags;
     int64_t y_g; /* grouping of y, for groups == 1 */
+    int64_t stride;
+    lc_conv_algorithm algorithm; /* 0: LC_CONV_WINOGRAD, or for stride 2 its other form */
 } wino_case;
+
+static lc_conv_algorithm algorithm_of(const wino_case *t)
+{
+    return t->algorithm ? t->algorithm : t->stride == 2 ? LC_CONV_WINOGRAD_S2 : LC_CONV_WINOGRAD;
+}
+
+static int64_t kernel_of(const wino_case *t)
+{
+    return lc_conv_winograd_form(algorithm_of(t))->kernel;
+}
 
 typedef struct wino_data {
     lc_conv2d_attr attr;
@@ -62,6 +74,7 @@ static void reference(wino_data *d, const wino_case *t)
 {
     const int64_t icg = t->ic / t->g, ocg = t->oc / t->g, oh_n = d->out.dim[2],
                   ow_n = d->out.dim[3];
+    const int64_t side = kernel_of(t), taps = side * side;
     const float *x = d->data[0], *w = d->data[1];
     int64_t at = 0;
     d->ref = lc_alloc((size_t)lc_desc_count(&d->out) * sizeof(double));
@@ -78,13 +91,14 @@ static void reference(wino_data *d, const wino_case *t)
                 for (int64_t ow = 0; ow < ow_n; ow++, at++) {
                     double sum = 0;
                     for (int64_t i = 0; i < icg; i++)
-                        for (int64_t k = 0; k < 9; k++) {
-                            const int64_t ih = oh + k / 3 - t->p[0], iw = ow + k % 3 - t->p[2];
+                        for (int64_t k = 0; k < taps; k++) {
+                            const int64_t ih = oh * d->attr.stride[0] + k / side - t->p[0];
+                            const int64_t iw = ow * d->attr.stride[1] + k % side - t->p[2];
                             if (ih < 0 || ih >= t->h || iw < 0 || iw >= t->w)
                                 continue;
                             const int64_t ic = oc / ocg * icg + i;
                             sum += (double)x[((n * t->ic + ic) * t->h + ih) * t->w + iw] *
-                                   w[(oc * icg + i) * 9 + k];
+                                   w[(oc * icg + i) * taps + k];
                         }
                     sum = sum * scale + shift + (t->flags & A ? d->data[d->n_in - 1][at] : 0);
                     d->ref[at] = t->flags & R && sum < 0 ? 0 : sum;
@@ -98,14 +112,16 @@ static wino_data make(const wino_case *t)
     wino_data d;
     int n_out;
     memset(&d, 0, sizeof d);
-    for (int i = 0; i < 2; i++)
-        d.attr.stride[i] = d.attr.dilation[i] = 1;
+    for (int i = 0; i < 2; i++) {
+        d.attr.stride[i] = t->stride;
+        d.attr.dilation[i] = 1;
+    }
     memcpy(d.attr.pad, t->p, sizeof t->p);
     d.attr.groups = t->g;
     d.attr.flags = t->flags & ~(uint32_t)A;
     d.attr.bn_eps = 1e-3f;
     lc_desc_init(&d.in[0], LC_F32, 4, (int64_t[]){t->n, t->ic, t->h, t->w});
-    lc_desc_init(&d.in[1], LC_F32, 4, (int64_t[]){t->oc, t->ic / t->g, 3, 3});
+    lc_desc_init(&d.in[1], LC_F32, 4, (int64_t[]){t->oc, t->ic / t->g, kernel_of(t), kernel_of(t)});
     d.n_in = 2;
     for (int i = (t->flags & B ? 1 : 0) + (t->flags & BN ? 4 : 0); i > 0; i--)
         lc_desc_init(&d.in[d.n_in++], LC_F32, 1, &t->oc);
@@ -223,8 +239,8 @@ static float *compute(const wino_data *d, const wino_case *t, const lc_kernels *
     int n_out;
     CHECK(lc_op_conv2d.pack(&attr, n_in, in, &out, k, &spec));
     memcpy(&pack, spec.attr, sizeof pack);
-    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, NULL));
-    pack.algorithm = LC_CONV_WINOGRAD;
+    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, &out));
+    pack.algorithm = algorithm_of(t);
     memcpy(spec.attr, &pack, sizeof pack);
     CHECK(spec.op->infer(spec.attr, spec.count, in + 1, &n_out, &blob) == LC_OK);
     void *weights = poisoned(lc_desc_bytes(&blob)), *again = poisoned(lc_desc_bytes(&blob));
@@ -234,9 +250,8 @@ static float *compute(const wino_data *d, const wino_case *t, const lc_kernels *
     CHECK(memcmp(weights, again, lc_desc_bytes(&blob)) == 0);
     lc_free(again);
     lc_free(s.prep);
-    lc_op_conv2d.set_packed(&attr, n_in, in);
-    CHECK(attr.algorithm == (uint32_t)lc_conv_choose(&d->attr, in, NULL));
-    attr.algorithm = LC_CONV_WINOGRAD;
+    lc_op_conv2d.set_packed(&attr, n_in, in, &spec);
+    CHECK(attr.algorithm == (uint32_t)algorithm_of(t));
 
     const int64_t x_image = lc_desc_count(&d->in[0]) / t->n,
                   y_image = lc_desc_count(&d->out) / t->n;
@@ -245,7 +260,7 @@ static float *compute(const wino_data *d, const wino_case *t, const lc_kernels *
     const lc_desc packed[3] = {in[0], blob, out};
     const void *data[3] = {x, weights, residual};
     s = step_of(&lc_op_conv2d, &attr, 2 + add, packed, &out, k, threads);
-    CHECK(strcmp(s.algorithm, "winograd 4x4") == 0);
+    CHECK(s.algorithm == lc_conv_winograd_form(algorithm_of(t))->name);
     if (l2)
         lc_winograd_schedule(&s, l2);
     float *y = poisoned(lc_desc_bytes(&out));
@@ -294,40 +309,64 @@ static void check_case(const wino_case *t, const lc_kernels *tables, int n_table
         }
         lc_free(y);
         if (failed > before)
-            fprintf(stderr,
-                    "  isa %d block %d: n %lld ic %lld %lldx%lld oc %lld pad %lld,%lld,%lld,%lld "
-                    "groups %lld flags %u, error %.3g of the largest\n",
-                    k->isa, k->block, (long long)t->n, (long long)t->ic, (long long)t->h,
-                    (long long)t->w, (long long)t->oc, (long long)t->p[0], (long long)t->p[1],
-                    (long long)t->p[2], (long long)t->p[3], (long long)t->g, t->flags,
-                    error / d.largest);
+            fprintf(
+                stderr,
+                "  %s isa %d block %d: n %lld ic %lld %lldx%lld oc %lld pad %lld,%lld,%lld,%lld "
+                "groups %lld flags %u, error %.3g of the largest\n",
+                lc_conv_winograd_form(algorithm_of(t))->name, k->isa, k->block, (long long)t->n,
+                (long long)t->ic, (long long)t->h, (long long)t->w, (long long)t->oc,
+                (long long)t->p[0], (long long)t->p[1], (long long)t->p[2], (long long)t->p[3],
+                (long long)t->g, t->flags, error / d.largest);
     }
     drop(&d);
 }
 
 static const wino_case cases[] = {
     /* what networks are made of */
-    {2, 64, 14, 14, 64, {1, 1, 1, 1}, 1, BN | A | R, 1},
-    {1, 64, 28, 31, 64, {1, 1, 1, 1}, 1, BN | R, 1},
-    {1, 256, 14, 13, 48, {1, 1, 1, 1}, 1, BN | A | R, 1},
-    {1, 320, 9, 10, 32, {1, 1, 1, 1}, 1, B, 1},
-    {2, 64, 15, 12, 128, {1, 1, 1, 1}, 2, BN | R, 1},
-    {1, 128, 11, 9, 64, {1, 1, 1, 1}, 4, BN | A, 1},
+    {2, 64, 14, 14, 64, {1, 1, 1, 1}, 1, BN | A | R, 1, 1, 0},
+    {1, 64, 28, 31, 64, {1, 1, 1, 1}, 1, BN | R, 1, 1, 0},
+    {1, 256, 14, 13, 48, {1, 1, 1, 1}, 1, BN | A | R, 1, 1, 0},
+    {1, 320, 9, 10, 32, {1, 1, 1, 1}, 1, B, 1, 1, 0},
+    {2, 64, 15, 12, 128, {1, 1, 1, 1}, 2, BN | R, 1, 1, 0},
+    {1, 128, 11, 9, 64, {1, 1, 1, 1}, 4, BN | A, 1, 1, 0},
     /* padded output blocks, padded groups, a last panel of one block */
-    {2, 40, 10, 11, 44, {1, 1, 1, 1}, 1, B | A | R, 1},
-    {1, 33, 8, 9, 72, {1, 1, 1, 1}, 1, B | A | R, 3},
-    {1, 72, 9, 14, 120, {1, 1, 1, 1}, 3, BN | A | R, 1},
-    {2, 80, 7, 6, 80, {1, 1, 1, 1}, 2, BN | R, 1},
+    {2, 40, 10, 11, 44, {1, 1, 1, 1}, 1, B | A | R, 1, 1, 0},
+    {1, 33, 8, 9, 72, {1, 1, 1, 1}, 1, B | A | R, 3, 1, 0},
+    {1, 72, 9, 14, 120, {1, 1, 1, 1}, 3, BN | A | R, 1, 1, 0},
+    {2, 80, 7, 6, 80, {1, 1, 1, 1}, 2, BN | R, 1, 1, 0},
     /* paddings, and planes smaller than a tile */
-    {1, 32, 12, 17, 32, {0, 0, 0, 0}, 1, B | R, 1},
-    {1, 32, 13, 16, 32, {2, 2, 2, 2}, 1, B | A, 1},
-    {2, 16, 6, 7, 16, {0, 2, 1, 0}, 1, B | A | R, 1},
-    {1, 16, 5, 30, 16, {2, 0, 0, 1}, 1, 0, 1},
-    {2, 8, 1, 1, 8, {1, 1, 1, 1}, 1, B | A | R, 1},
-    {1, 8, 1, 29, 8, {1, 1, 1, 1}, 1, R, 1},
-    {1, 8, 30, 1, 8, {1, 1, 1, 1}, 1, A, 1},
-    {1, 8, 3, 3, 8, {0, 0, 0, 0}, 1, B, 1},
-    {1, 8, 1, 1, 8, {2, 2, 2, 2}, 1, B, 1},
+    {1, 32, 12, 17, 32, {0, 0, 0, 0}, 1, B | R, 1, 1, 0},
+    {1, 32, 13, 16, 32, {2, 2, 2, 2}, 1, B | A, 1, 1, 0},
+    {2, 16, 6, 7, 16, {0, 2, 1, 0}, 1, B | A | R, 1, 1, 0},
+    {1, 16, 5, 30, 16, {2, 0, 0, 1}, 1, 0, 1, 1, 0},
+    {2, 8, 1, 1, 8, {1, 1, 1, 1}, 1, B | A | R, 1, 1, 0},
+    {1, 8, 1, 29, 8, {1, 1, 1, 1}, 1, R, 1, 1, 0},
+    {1, 8, 30, 1, 8, {1, 1, 1, 1}, 1, A, 1, 1, 0},
+    {1, 8, 3, 3, 8, {0, 0, 0, 0}, 1, B, 1, 1, 0},
+    {1, 8, 1, 1, 8, {2, 2, 2, 2}, 1, B, 1, 1, 0},
+    /* stride 2: even and odd sizes, padding, groups, padded blocks, several chunks of channels */
+    {2, 64, 28, 28, 64, {1, 1, 1, 1}, 1, BN | R, 1, 2, 0},
+    {1, 48, 15, 18, 40, {1, 1, 1, 1}, 1, BN | A | R, 1, 2, 0},
+    {1, 256, 9, 14, 32, {1, 1, 1, 1}, 1, B, 1, 2, 0},
+    {2, 80, 11, 8, 64, {1, 1, 1, 1}, 2, BN | R, 1, 2, 0},
+    {1, 33, 17, 16, 72, {0, 1, 0, 1}, 1, B | A | R, 3, 2, 0},
+    {2, 16, 13, 33, 16, {0, 0, 0, 0}, 1, B | A, 1, 2, 0},
+    {1, 16, 10, 7, 16, {2, 2, 2, 2}, 1, R, 1, 2, 0},
+    {2, 8, 1, 1, 8, {1, 1, 1, 1}, 1, B | A | R, 1, 2, 0},
+    {1, 8, 3, 40, 8, {1, 1, 1, 1}, 1, B, 1, 2, 0},
+    /* 1x1: halves and quarters, odd numbers of pixels, strides, several chunks of channels */
+    {2, 128, 14, 14, 128, {0}, 1, BN | A | R, 1, 1, LC_CONV_STRASSEN},
+    {1, 352, 7, 7, 64, {0}, 1, BN | R, 1, 1, LC_CONV_STRASSEN},
+    {2, 64, 9, 11, 192, {0}, 1, B | A, 1, 2, LC_CONV_STRASSEN},
+    {1, 32, 1, 1, 64, {0}, 1, B | A | R, 1, 1, LC_CONV_STRASSEN},
+    {2, 32, 5, 5, 64, {0}, 1, 0, 1, 3, LC_CONV_STRASSEN},
+    {1, 32, 37, 10, 64, {0}, 1, R, 1, 1, LC_CONV_STRASSEN},
+    {2, 256, 14, 14, 256, {0}, 1, BN | A | R, 1, 1, LC_CONV_STRASSEN_TWICE},
+    {1, 704, 7, 7, 128, {0}, 1, BN | R, 1, 1, LC_CONV_STRASSEN_TWICE},
+    {2, 64, 9, 11, 128, {0}, 1, B | A, 1, 2, LC_CONV_STRASSEN_TWICE},
+    {1, 64, 1, 3, 128, {0}, 1, B | A | R, 1, 1, LC_CONV_STRASSEN_TWICE},
+    {2, 64, 1, 1, 128, {0}, 1, A, 1, 1, LC_CONV_STRASSEN_TWICE},
+    {1, 64, 37, 10, 256, {0}, 1, R, 1, 1, LC_CONV_STRASSEN_TWICE},
 };
 
 /* Every height with some width, flags and channels going along. */
@@ -342,7 +381,11 @@ static void check_sizes(const lc_kernels *tables, int n_tables)
                        {1, 1, 1, 1},
                        1,
                        (uint32_t)h % 16 & (B | BN | A | R),
-                       1};
+                       1,
+                       1,
+                       0};
+        check_case(&t, tables, n_tables);
+        t.stride = 2;
         check_case(&t, tables, n_tables);
     }
 }
@@ -352,7 +395,7 @@ static void check_sizes(const lc_kernels *tables, int n_tables)
 static void check_not_finite(const lc_kernels *k)
 {
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    wino_case t = {2, 32, 12, 12, 36, {1, 1, 1, 1}, 1, B, 1};
+    wino_case t = {2, 32, 12, 12, 36, {1, 1, 1, 1}, 1, B, 1, 1, 0};
     wino_data d = make(&t);
     for (int i = 0; i < 12; i++) {
         const int at = i * 13 % 36 / 6 * 12 + i * 13 % 6, ih = at / 12, iw = at % 12;
@@ -378,39 +421,108 @@ static void check_not_finite(const lc_kernels *k)
     drop(&d);
 }
 
-static void expect_choice(wino_case t, int64_t stride, lc_conv_algorithm want, const char *reason)
+/* Strassen's algorithm spreads it over the pixels of a tile and over all channels. */
+static void check_not_finite_1x1(const lc_kernels *k, lc_conv_algorithm algorithm)
+{
+    wino_case t = {2, 64, 5, 7, 128, {0}, 1, B | R, 1, 1, algorithm};
+    const int parts = lc_conv_winograd_form(algorithm)->parts;
+    wino_data d = make(&t);
+    for (int at = 0; at < 35; at += 6) {
+        const float good = d.data[0][9 * 35 + at];
+        d.data[0][9 * 35 + at] = at % 4 ? NAN : INFINITY;
+        float *y = compute(&d, &t, k, 0, 2, 2, 0);
+        int far = 0, lost = 0;
+        for (int c = 0; c < 128; c++)
+            for (int p = 0; p < 35; p++) {
+                /* ReLU makes 0 of -inf */
+                lost += p == at && at % 4 && isfinite(y[c * 35 + p]);
+                far += p / parts != at / parts && !isfinite(y[c * 35 + p]);
+                far += !isfinite(y[(128 + c) * 35 + p]);
+            }
+        CHECK(far == 0);
+        CHECK(lost == 0);
+        d.data[0][9 * 35 + at] = good;
+        lc_free(y);
+    }
+    drop(&d);
+}
+
+/* `reason`: part of why some other algorithm refuses, or NULL. */
+static void expect_choice(wino_case t, int block, int64_t kernel, lc_conv_algorithm want,
+                          const char *reason)
 {
     lc_conv2d_attr a;
-    lc_desc in[2];
-    const char *why = "unset";
+    lc_desc in[2], out;
     memset(&a, 0, sizeof a);
-    a.stride[0] = stride;
-    a.stride[1] = a.dilation[0] = a.dilation[1] = 1;
+    a.stride[0] = a.stride[1] = t.stride;
+    a.dilation[0] = a.dilation[1] = 1;
     memcpy(a.pad, t.p, sizeof a.pad);
     a.groups = t.g;
     for (t.n = 0; t.n < 100; t.n += 33) { /* whatever the batch */
+        int n_out;
         lc_desc_init(&in[0], LC_F32, 4, (int64_t[]){t.n, t.ic, t.h, t.w});
-        lc_desc_init(&in[1], LC_F32, 4, (int64_t[]){t.oc, t.ic / t.g, 3, 3});
-        in[0].layout = lc_layout_blocked(8, t.ic, 1);
-        CHECK(lc_conv_choose(&a, in, &why) == want);
-        CHECK(reason ? why && strstr(why, reason) != NULL : !why);
+        lc_desc_init(&in[1], LC_F32, 4, (int64_t[]){t.oc, t.ic / t.g, kernel, kernel});
+        CHECK(lc_op_conv2d.infer(&a, 2, in, &n_out, &out) == LC_OK);
+        in[0].layout = lc_layout_blocked(block, t.ic, 1);
+        out.layout = (lc_layout){block, (int32_t)t.y_g};
+        CHECK(lc_conv_choose(&a, in, &out) == want);
+        lc_candidate c;
+        int found = 0;
+        for (int i = 0; reason && lc_conv_candidate(&a, in, &out, i, &c); i++)
+            found += c.refuses && strstr(c.refuses, reason) != NULL;
+        CHECK(!reason || found > 0);
     }
 }
 
 static void check_choice(void)
 {
-    const wino_case fits = {1, 64, 14, 14, 64, {1, 1, 1, 1}, 1, 0, 1};
+    const wino_case fits = {1, 64, 14, 14, 64, {1, 1, 1, 1}, 1, 0, 1, 1, 0};
     wino_case t = fits;
-    expect_choice(t, 1, LC_CONV_WINOGRAD, NULL);
-    expect_choice(t, 2, LC_CONV_DIRECT, "stride");
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD, NULL);
+    t.stride = 3;
+    expect_choice(t, 8, 3, LC_CONV_DIRECT, "stride");
+    t = fits;
     t.p[2] = 3;
-    expect_choice(t, 1, LC_CONV_DIRECT, "padding");
+    expect_choice(t, 8, 3, LC_CONV_DIRECT, "padding");
     t = fits;
     t.h = t.w = 7;
-    expect_choice(t, 1, LC_CONV_DIRECT, "tiles");
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD, NULL);
+    expect_choice(t, 16, 3, LC_CONV_DIRECT, "tiles");
+    t.h = 4;
+    expect_choice(t, 8, 3, LC_CONV_DIRECT, "tiles");
     t = fits;
     t.g = 8;
-    expect_choice(t, 1, LC_CONV_DIRECT, "channels");
+    expect_choice(t, 8, 3, LC_CONV_DIRECT, "channels");
+    t = fits;
+    t.stride = 2;
+    t.h = t.w = 28;
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD_S2, NULL);
+    t.h = 18;
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD_S2, NULL);
+    t.h = 14;
+    expect_choice(t, 8, 3, LC_CONV_DIRECT, "pixels");
+
+    const wino_case flat = {1, 128, 14, 14, 512, {0}, 1, 0, 1, 1, 0};
+    t = flat;
+    expect_choice(t, 8, 1, LC_CONV_STRASSEN, NULL);
+    t.ic = 512;
+    expect_choice(t, 8, 1, LC_CONV_STRASSEN_TWICE, NULL);
+    expect_choice(t, 16, 1, LC_CONV_STRASSEN_TWICE, NULL);
+    t.oc = 160;
+    expect_choice(t, 8, 1, LC_CONV_STRASSEN, NULL);
+    expect_choice(t, 16, 1, LC_CONV_DIRECT, "halved");
+    t = flat;
+    t.ic = 64;
+    expect_choice(t, 8, 1, LC_CONV_DIRECT, "channels");
+    t = flat;
+    t.w = 7;
+    expect_choice(t, 8, 1, LC_CONV_DIRECT, "pixels");
+    t = flat;
+    t.y_g = 32;
+    expect_choice(t, 8, 1, LC_CONV_DIRECT, "halved");
+    t = flat;
+    t.p[0] = 1;
+    expect_choice(t, 8, 1, LC_CONV_DIRECT, "padding");
 }
 
 int main(void)
@@ -430,8 +542,11 @@ int main(void)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         check_case(&cases[i], tables, n_tables);
     check_sizes(tables, n_tables);
-    for (int i = 0; i < n_tables; i++)
+    for (int i = 0; i < n_tables; i++) {
         check_not_finite(&tables[i]);
+        check_not_finite_1x1(&tables[i], LC_CONV_STRASSEN);
+        check_not_finite_1x1(&tables[i], LC_CONV_STRASSEN_TWICE);
+    }
     check_choice();
     printf("largest error %.2g of the largest value\n", worst);
     return check_report();

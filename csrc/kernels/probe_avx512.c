@@ -1,0 +1,10 @@
+#include "kernels/probe_kernels.h"
+
+#include "base/simd_avx512.h"
+
+#include "kernels/probe_body.h"
+
+void lc_probe_kernels_fill__avx512(lc_probe_kernels *k)
+{
+    probe_fill(k);
+}
