@@ -28,7 +28,7 @@ from .autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .models import create_model, list_models
 
 if TYPE_CHECKING:
-    from . import checkpoints, data, imagenet, logs, optim, transforms
+    from . import checkpoints, data, imagenet, logs, optim, training, transforms
     from .checkpoints import load, save
     from .profiling import profile
     from .tuning import clear_tuning, explain, load_tuning
@@ -67,6 +67,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "tensor",
+    "training",
     "transforms",
 ]
 
@@ -101,7 +102,7 @@ def __getattr__(name: str) -> Any:
     """Import on first use what most programs do not need."""
     from importlib import import_module
 
-    if name in ("checkpoints", "data", "imagenet", "logs", "optim", "transforms"):
+    if name in ("checkpoints", "data", "imagenet", "logs", "optim", "training", "transforms"):
         return import_module(f"{__name__}.{name}")
     if name in _LATE:
         return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

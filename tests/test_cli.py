@@ -20,7 +20,18 @@ from lucid_c.cli import command_line, demo, main, options, output
 from lucid_c.cli.images import find_images
 from lucid_c.models._cards import CARDS
 
-COMMANDS = ["classify", "info", "list", "config", "bench", "profile", "export", "demo"]
+COMMANDS = [
+    "classify",
+    "train",
+    "validate",
+    "info",
+    "list",
+    "config",
+    "bench",
+    "profile",
+    "export",
+    "demo",
+]
 
 
 @pytest.fixture

@@ -65,6 +65,8 @@ def test_command_lines_are_understood():
     ]
     assert {words[0] for words in commands} == {
         "classify",
+        "train",
+        "validate",
         "info",
         "list",
         "config",

@@ -35,6 +35,14 @@ static int get_bool(PyObject *dict, const char *key, bool *out)
     return flag < 0 ? -1 : 0;
 }
 
+static int get_double(PyObject *dict, const char *key, double *out)
+{
+    PyObject *value = PyDict_GetItemString(dict, key);
+    if (value)
+        *out = PyFloat_AsDouble(value);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
 static int read_block_args(PyObject *dict, lc_block_args *a)
 {
     return get_int(dict, "cardinality", &a->cardinality) ||
@@ -136,8 +144,7 @@ static int read_block(PyObject *dict, lc_resnet_config *c, host_block *host)
 static int read_config(PyObject *dict, lc_resnet_config *c, host_block *host)
 {
     bool deep = c->stem == LC_STEM_DEEP, average = c->shortcut == LC_SHORTCUT_AVG_POOL;
-    PyObject *name = PyDict_GetItemString(dict, "class_name"),
-             *rate = PyDict_GetItemString(dict, "drop_rate");
+    PyObject *name = PyDict_GetItemString(dict, "class_name");
     if (name) {
         const char *text = PyUnicode_AsUTF8AndSize(name, NULL);
         if (!text)
@@ -146,10 +153,10 @@ static int read_config(PyObject *dict, lc_resnet_config *c, host_block *host)
                         : strcmp(text, "ResNeXt") == 0 ? "ResNeXt"
                                                        : "ResNet";
     }
-    if (rate && (c->drop_rate = PyFloat_AsDouble(rate)) == -1.0 && PyErr_Occurred())
-        return -1;
-    if (read_block(dict, c, host) || get_ints(dict, "layers", 4, c->layers) ||
-        get_ints(dict, "channels", 4, c->channels) ||
+    if (get_double(dict, "drop_rate", &c->drop_rate) ||
+        get_double(dict, "drop_block_rate", &c->drop_block_rate) ||
+        get_double(dict, "drop_path_rate", &c->drop_path_rate) || read_block(dict, c, host) ||
+        get_ints(dict, "layers", 4, c->layers) || get_ints(dict, "channels", 4, c->channels) ||
         get_int(dict, "num_classes", &c->num_classes) ||
         get_int(dict, "in_channels", &c->in_channels) ||
         get_int(dict, "stem_width", &c->stem_width) || get_bool(dict, "deep_stem", &deep) ||
@@ -232,7 +239,8 @@ static PyObject *init_split_attention(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OLLLLLLLp:init_split_attention", &self, &in, &out, &stride, &pad,
                           &dilation, &cardinality, &radix, &lucid2))
         return NULL;
-    lc_split_attention_config c = {in, out, stride, pad, dilation, cardinality, radix, lucid2 != 0};
+    lc_split_attention_config c = {in,          out,   stride,      pad, dilation,
+                                   cardinality, radix, lucid2 != 0, 0};
     lc_module *m;
     if (lcpy_check(lc_split_attention_create(&c, &m)) ||
         lcpy_module_assign((lcpy_module *)self, m) < 0)

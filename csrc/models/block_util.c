@@ -63,6 +63,24 @@ lc_status lc_add_avg_pool(lc_module *m, const char *name, const lc_pool2d_attr *
     return lc_module_adopt(m, name, child);
 }
 
+lc_status lc_add_drop_block(lc_module *m, double p)
+{
+    lc_module *child;
+    if (p == 0)
+        return LC_OK;
+    LC_TRY(lc_drop_block2d_create(&(lc_drop_block_config){p, 3}, &child));
+    return lc_module_adopt(m, "drop_block", child);
+}
+
+static lc_status add_drop_path(lc_module *m, double p)
+{
+    lc_module *child;
+    if (p == 0)
+        return LC_OK;
+    LC_TRY(lc_drop_path_create(&(lc_drop_path_config){p, true}, &child));
+    return lc_module_adopt(m, "drop_path", child);
+}
+
 void lc_block_args_init(lc_block_args *a)
 {
     *a = (lc_block_args){
@@ -86,6 +104,8 @@ static lc_status fill_block(lc_module *m, const lc_block_args *a,
     *config = *a;
     config->downsample = NULL; /* the child is the reference */
     LC_TRY(build(m, a));
+    LC_TRY(lc_add_drop_block(m, a->drop_block));
+    LC_TRY(add_drop_path(m, a->drop_path));
     return lc_module_set_child(m, "downsample", a->downsample);
 }
 
@@ -126,8 +146,12 @@ bool lc_has_child(const lc_module *m, const char *name)
 lc_status lc_call_chain(lc_module *m, lc_graph *g, int n, const char *const *names, lc_value x,
                         lc_value *out)
 {
-    for (int i = 0; i < n; i++)
-        LC_TRY(lc_module_call(m, names[i], g, x, &x));
+    for (int i = 0; i < n; i++) {
+        bool optional = names[i][0] == '?';
+        const char *name = names[i] + optional;
+        if (!optional || lc_has_child(m, name))
+            LC_TRY(lc_module_call(m, name, g, x, &x));
+    }
     *out = x;
     return LC_OK;
 }

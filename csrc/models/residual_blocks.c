@@ -13,7 +13,8 @@ static lc_status append_basic(lc_module *self, lc_graph *g, int n_in, const lc_v
 {
     lc_value x = in[0], y, shortcut;
     LC_TRY(lc_layer_one_input(self, n_in));
-    LC_TRY(LC_CALL_CHAIN(self, g, x, &y, "conv1", "bn1", "relu", "conv2", "bn2"));
+    LC_TRY(LC_CALL_CHAIN(self, g, x, &y, "conv1", "bn1", "?drop_block", "relu", "conv2", "bn2",
+                         "?drop_block", "?drop_path"));
     LC_TRY(lc_call_shortcut(self, g, x, &shortcut));
     LC_TRY(lc_append_add(g, y, shortcut, &y));
     return lc_module_call(self, "relu", g, y, out);
@@ -54,8 +55,8 @@ static lc_status append_bottleneck(lc_module *self, lc_graph *g, int n_in, const
 {
     lc_value x = in[0], y, shortcut;
     LC_TRY(lc_layer_one_input(self, n_in));
-    LC_TRY(LC_CALL_CHAIN(self, g, x, &y, "conv1", "bn1", "relu", "conv2", "bn2", "relu", "conv3",
-                         "bn3"));
+    LC_TRY(LC_CALL_CHAIN(self, g, x, &y, "conv1", "bn1", "?drop_block", "relu", "conv2", "bn2",
+                         "?drop_block", "relu", "conv3", "bn3", "?drop_block", "?drop_path"));
     LC_TRY(lc_call_shortcut(self, g, x, &shortcut));
     LC_TRY(lc_append_add(g, y, shortcut, &y));
     return lc_module_call(self, "relu", g, y, out);
@@ -95,8 +96,8 @@ static lc_status append_preact(lc_module *self, lc_graph *g, int n_in, const lc_
     lc_value x = in[0], active, y, shortcut = x;
     LC_TRY(lc_layer_one_input(self, n_in));
     LC_TRY(LC_CALL_CHAIN(self, g, x, &active, "bn1", "relu"));
-    LC_TRY(LC_CALL_CHAIN(self, g, active, &y, "conv1", "bn2", "relu", "conv2", "bn3", "relu",
-                         "conv3"));
+    LC_TRY(LC_CALL_CHAIN(self, g, active, &y, "conv1", "?drop_block", "bn2", "relu", "conv2",
+                         "?drop_block", "bn3", "relu", "conv3", "?drop_block", "?drop_path"));
     if (lc_has_child(self, "downsample")) /* without one the raw input goes past */
         LC_TRY(lc_call_shortcut(self, g, active, &shortcut));
     return lc_append_add(g, y, shortcut, out);

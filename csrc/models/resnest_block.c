@@ -16,7 +16,7 @@ static lc_status append_split_attention(lc_module *self, lc_graph *g, int n_in, 
     softmax.plain_view = c->lucid2;
     lc_value y, a;
     LC_TRY(lc_layer_one_input(self, n_in));
-    LC_TRY(LC_CALL_CHAIN(self, g, in[0], &y, "conv", "bn0", "act0"));
+    LC_TRY(LC_CALL_CHAIN(self, g, in[0], &y, "conv", "bn0", "?drop_block", "act0"));
     LC_TRY(lc_layer_unary(g, &lc_op_split_gap, &attr, y, &a));
     LC_TRY(LC_CALL_CHAIN(self, g, a, &a, "fc1", "bn1", "act1", "fc2"));
     LC_TRY(lc_layer_unary(g, &lc_op_split_softmax, &softmax, a, &a));
@@ -70,7 +70,8 @@ static lc_status build_split(lc_module *m, const lc_split_attention_config *c)
     LC_TRY(lc_add_conv_config(m, "fc1", &fc1));
     LC_TRY(lc_add_norm(m, "bn1", width, false));
     LC_TRY(lc_add_relu(m, "act1"));
-    return lc_add_conv_config(m, "fc2", &fc2);
+    LC_TRY(lc_add_conv_config(m, "fc2", &fc2));
+    return lc_add_drop_block(m, c->drop_block);
 }
 
 lc_status lc_split_attention_create(const lc_split_attention_config *c, lc_module **out)
@@ -94,15 +95,15 @@ static lc_status append_resnest(lc_module *self, lc_graph *g, int n_in, const lc
 {
     lc_value x = in[0], y, shortcut;
     LC_TRY(lc_layer_one_input(self, n_in));
-    LC_TRY(LC_CALL_CHAIN(self, g, x, &y, "conv1", "bn1", "relu"));
+    LC_TRY(LC_CALL_CHAIN(self, g, x, &y, "conv1", "bn1", "?drop_block", "relu"));
     if (lc_has_child(self, "avd_first"))
         LC_TRY(lc_module_call(self, "avd_first", g, y, &y));
     LC_TRY(lc_module_call(self, "conv2", g, y, &y));
     if (lc_has_child(self, "bn2")) /* radix 0 */
-        LC_TRY(LC_CALL_CHAIN(self, g, y, &y, "bn2", "relu"));
+        LC_TRY(LC_CALL_CHAIN(self, g, y, &y, "bn2", "?drop_block", "relu"));
     if (lc_has_child(self, "avd_last"))
         LC_TRY(lc_module_call(self, "avd_last", g, y, &y));
-    LC_TRY(LC_CALL_CHAIN(self, g, y, &y, "conv3", "bn3"));
+    LC_TRY(LC_CALL_CHAIN(self, g, y, &y, "conv3", "bn3", "?drop_block", "?drop_path"));
     LC_TRY(lc_call_shortcut(self, g, x, &shortcut));
     LC_TRY(lc_append_add(g, y, shortcut, &y));
     return lc_module_call(self, "relu", g, y, out);
@@ -126,7 +127,8 @@ static lc_status add_conv2(lc_module *m, const lc_block_args *a, int64_t width, 
                                    .dilation = a->dilation,
                                    .cardinality = a->cardinality,
                                    .radix = a->radix,
-                                   .lucid2 = a->lucid2};
+                                   .lucid2 = a->lucid2,
+                                   .drop_block = a->drop_block};
     lc_module *split;
     LC_TRY(lc_split_attention_create(&c, &split));
     return lc_module_adopt(m, "conv2", split);

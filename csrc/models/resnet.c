@@ -161,6 +161,17 @@ static lc_status make_shortcut(const lc_resnet_config *c, int64_t in, int64_t ou
     return status;
 }
 
+/* The share of drop_path_rate for block b of stage s: its place among all blocks, 0 to 1. */
+static double depth_share(const lc_resnet_config *c, int s, int64_t b)
+{
+    int64_t total = 0, before = b;
+    for (int i = 0; i < 4; i++) {
+        total += c->layers[i];
+        before += i < s ? c->layers[i] : 0;
+    }
+    return (double)before / (double)(total - 1);
+}
+
 /* Pushes the blocks of stage s; *channels: what enters, then what leaves. */
 static lc_status fill_stage(lc_module *stage, const lc_resnet_config *c, int s, int64_t *channels)
 {
@@ -171,6 +182,8 @@ static lc_status fill_stage(lc_module *stage, const lc_resnet_config *c, int s, 
         args.out_channels = c->channels[s];
         args.stride = s > 0 && b == 0 ? 2 : 1;
         args.is_first = b == 0;
+        args.drop_block = s >= 2 ? c->drop_block_rate : 0;
+        args.drop_path = c->drop_path_rate * depth_share(c, s, b);
         args.downsample = NULL;
         if (b == 0 && (args.stride != 1 || *channels != out))
             LC_TRY(make_shortcut(c, *channels, out, args.stride, &args.downsample));

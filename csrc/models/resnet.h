@@ -26,9 +26,11 @@ typedef struct lc_resnet_config {
     int64_t stem_width; /* plain: channels of the 7x7; deep: of the first two 3x3 */
     lc_stem stem;
     lc_shortcut shortcut;
-    lc_block_args args; /* cardinality, base_width, radix, ...; sizes are filled in per block */
-    double drop_rate;   /* dropout before the classifier */
-    bool final_norm;    /* pre-activation: BN + ReLU before pooling, key "norm" */
+    lc_block_args args;     /* cardinality, base_width, radix, ...; sizes are filled in per block */
+    double drop_rate;       /* dropout before the classifier */
+    double drop_block_rate; /* DropBlock in the last two stages (of our own blocks) */
+    double drop_path_rate;  /* of the last block; it grows linearly from 0 for the first one */
+    bool final_norm;        /* pre-activation: BN + ReLU before pooling, key "norm" */
     bool bare_stem; /* lucid 2.x: the deep stem ends in its third convolution, without bn1 and ReLU
                      */
     bool zero_padded_pool; /* lucid 2.x: max pool padded with zeros */

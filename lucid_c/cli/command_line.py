@@ -12,10 +12,10 @@ import os
 import sys
 import warnings
 
-from . import bench, classify, demo, export, info, listing, profile
+from . import bench, classify, demo, export, info, listing, profile, train, validate
 from .errors import CommandError, one_line
 
-COMMANDS = (classify, info, listing, bench, profile, export, demo)
+COMMANDS = (classify, train, validate, info, listing, bench, profile, export, demo)
 
 # What the package raises for bad input, missing files and packages, and lack of memory.
 EXPECTED = (CommandError, ValueError, OSError, ImportError, MemoryError, RuntimeError)
@@ -27,6 +27,7 @@ examples:
   lucid-c list resnest
   lucid-c info resnet_50
   lucid-c classify cat.jpg --model resnet_50 --weights resnet50.safetensors
+  lucid-c train flowers/ --model resnest_50 --output runs/flowers
   lucid-c bench resnet_18 --batch 1,8 --threads 1,2
 
 lucid-c COMMAND --help tells more about a command, with examples.

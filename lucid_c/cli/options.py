@@ -43,6 +43,13 @@ def use_threads(args):
         lucid_c.set_num_threads(args.threads)
 
 
+def add_data_format(parser):
+    """Adds ``--format folder|tar``."""
+    parser.add_argument(
+        "--format", choices=["folder", "tar"], help="class folders or tar files (default: folder)"
+    )
+
+
 def add_compat(parser):
     """Adds ``--compat lucid2``."""
     parser.add_argument("--compat", choices=["lucid2"], help=COMPAT_HELP)

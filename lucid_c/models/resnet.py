@@ -72,6 +72,13 @@ class ResNet(NativeModule):
         Norm and ReLU before the global pool, for pre-activation blocks (He et al. 2016).
     drop_rate : float, optional
         Dropout before the classifier.
+    drop_block_rate : float, optional
+        `nn.DropBlock2d` of 3x3 after every norm in the branches of the last two stages (Ghiasi et
+        al. 2018; the blocks of `lucid_c.models.blocks` only), children ``drop_block``.
+    drop_path_rate : float, optional
+        `nn.DropPath` at the end of the branches (Huang et al. 2016; the blocks of
+        `lucid_c.models.blocks` only), from 0 in the first block to this rate in the last one,
+        children ``drop_path``.
     avg_shortcut : bool, optional
         Average pool and 1x1 convolution in the shortcuts instead of a convolution with stride.
     bare_stem : bool, optional
@@ -95,6 +102,8 @@ class ResNet(NativeModule):
         *,
         final_norm: bool = False,
         drop_rate: float = 0.0,
+        drop_block_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
         avg_shortcut: bool = False,
         bare_stem: bool = False,
         zero_padded_pool: bool = False,
@@ -108,6 +117,8 @@ class ResNet(NativeModule):
             "deep_stem": is_deep(stem_type),
             "final_norm": final_norm,
             "drop_rate": drop_rate,
+            "drop_block_rate": drop_block_rate,
+            "drop_path_rate": drop_path_rate,
             "avg_shortcut": avg_shortcut,
             "bare_stem": bare_stem,
             "zero_padded_pool": zero_padded_pool,
@@ -135,6 +146,9 @@ class ResNet(NativeModule):
                 "channels": _four(channels, "channels"),
             }
         )
+        for rate in ("drop_block_rate", "drop_path_rate"):
+            if config.get(rate) and block not in BLOCKS.values():
+                raise ValueError(f"{rate} is for the blocks of lucid_c.models.blocks only")
         _core.init_resnet(self, config)
         self.num_classes = config["num_classes"]
         self.block = block
@@ -185,9 +199,9 @@ class ResNeXt(ResNet):
         Groups of the 3x3 convolutions.
     base_width : int
         Channels of each group in the first stage.
-    in_channels, stem_width, stem_type, channels, block_args, final_norm, drop_rate
+    in_channels, stem_width, stem_type, channels, block_args, final_norm
         As for `ResNet`, by keyword only.
-    avg_shortcut, init
+    drop_rate, drop_block_rate, drop_path_rate, avg_shortcut, init
         As for `ResNet`, by keyword only.
     """
 
@@ -206,6 +220,8 @@ class ResNeXt(ResNet):
         block_args: Mapping[str, Any] = {},  # noqa: B006 - as for ResNet
         final_norm: bool = False,
         drop_rate: float = 0.0,
+        drop_block_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
         avg_shortcut: bool = False,
         init: bool = True,
     ) -> None:
@@ -217,6 +233,8 @@ class ResNeXt(ResNet):
             "deep_stem": is_deep(stem_type),
             "final_norm": final_norm,
             "drop_rate": drop_rate,
+            "drop_block_rate": drop_block_rate,
+            "drop_path_rate": drop_path_rate,
             "avg_shortcut": avg_shortcut,
         }
         args = {**block_args, "cardinality": cardinality, "base_width": base_width}
@@ -251,7 +269,7 @@ class ResNeSt(ResNet):
         What lucid 2.x does differently: no norm and ReLU at the end of the stem, a max pool
         padded with zeros, another order and width of attention and no pools in the shortcuts.
         ``create_model(name, compat="lucid2")`` sets all three.
-    in_channels, channels, block_args, drop_rate, init
+    in_channels, channels, block_args, drop_rate, drop_block_rate, drop_path_rate, init
         As for `ResNet`, by keyword only.
     """
 
@@ -272,6 +290,8 @@ class ResNeSt(ResNet):
         channels: Sequence[int] = (64, 128, 256, 512),
         block_args: Mapping[str, Any] = {},  # noqa: B006 - as for ResNet
         drop_rate: float = 0.0,
+        drop_block_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
         avg_shortcut: bool = True,
         bare_stem: bool = False,
         zero_padded_pool: bool = False,
@@ -285,6 +305,8 @@ class ResNeSt(ResNet):
             "stem_width": stem_width,
             "deep_stem": is_deep(stem_type),
             "drop_rate": drop_rate,
+            "drop_block_rate": drop_block_rate,
+            "drop_path_rate": drop_path_rate,
             "avg_shortcut": avg_shortcut,
             "bare_stem": bare_stem,
             "zero_padded_pool": zero_padded_pool,

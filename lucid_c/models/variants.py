@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 _CLASSES = {"ResNet": ResNet, "ResNeXt": ResNeXt, "ResNeSt": ResNeSt}
-_CONFIG = ("stem_width", "channels", "drop_rate", "final_norm", "avg_shortcut", "bare_stem")
+_RATES = ("drop_rate", "drop_block_rate", "drop_path_rate")
+_CONFIG = ("stem_width", "channels", *_RATES, "final_norm", "avg_shortcut", "bare_stem")
 _BLOCK = ("cardinality", "base_width", "dilation", "zero_last_gamma")
 _RESNEST = ("radix", "avd", "avd_first")
 _KNOWN = ("stem_type", "zero_padded_pool", "block_args", "init", *_CONFIG, *_BLOCK, *_RESNEST)
@@ -66,10 +67,11 @@ def create_model(
     compat : None or "lucid2", optional
         Build the exact graph of lucid 2.x, which differs for ResNeSt.
     **kwargs
-        ``stem_width``, ``stem_type``, ``channels``, ``drop_rate``, ``final_norm``,
-        ``avg_shortcut``, ``bare_stem``, ``zero_padded_pool``, ``block_args`` and ``init`` as for
-        `ResNet`; ``cardinality``, ``base_width``, ``dilation``, ``zero_last_gamma``, and for
-        ResNeSt ``radix``, ``avd``, ``avd_first``, as for the blocks.
+        ``stem_width``, ``stem_type``, ``channels``, ``drop_rate``, ``drop_block_rate``,
+        ``drop_path_rate``, ``final_norm``, ``avg_shortcut``, ``bare_stem``,
+        ``zero_padded_pool``, ``block_args`` and ``init`` as for `ResNet`; ``cardinality``,
+        ``base_width``, ``dilation``, ``zero_last_gamma``, and for ResNeSt ``radix``, ``avd``,
+        ``avd_first``, as for the blocks.
 
     Returns
     -------

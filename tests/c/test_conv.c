@@ -447,7 +447,7 @@ static conv_case random_case(void)
  * it through. */
 static void test_conv_nan(const lc_kernels *k)
 {
-    conv_case t = {2, 12, 6, 6, 20, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, B | R, 0, 1, 1};
+    conv_case t = {2, 7, 6, 6, 20, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, B | R, 0, 1, 1};
     conv_data c = conv_make(&t);
     for (int i = 0; i < 2; i++) {
         c.data[0][0] = i ? INFINITY : NAN;

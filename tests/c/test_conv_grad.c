@@ -18,12 +18,8 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #define LC_EMULATE_AVX512
-#define lc_conv_dense_f32__avx512 conv_dense_emulated
-#define lc_conv_lanes_f32__avx512 conv_lanes_emulated
-#define lc_conv_kernels_fill__avx512 conv_fill_emulated
 #define lc_winograd_kernels_fill__avx512 winograd_fill_emulated
 #define lc_wgrad_kernels_fill__avx512 wgrad_fill_emulated
-#include "kernels/conv_direct_avx512.c"
 #include "kernels/conv_wgrad_avx512.c"
 #include "kernels/winograd_avx512.c"
 #pragma GCC pop_options
@@ -264,7 +260,7 @@ static float *input_grad(const grad_data *d, const grad_case *t, const lc_kernel
     CHECK(lc_op_conv2d.pack(&attr, n_in, in, &out, k, &spec));
     CHECK(spec.first == 1 && spec.count == 1);
     memcpy(&pack, spec.attr, sizeof pack);
-    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, &out, NULL));
+    CHECK(pack.algorithm == (uint32_t)lc_conv_choose(&attr, in, &out));
     pack.algorithm = algorithm;
     memcpy(spec.attr, &pack, sizeof pack);
     CHECK(spec.op->infer(spec.attr, 1, in + 1, &n_out, &blob) == LC_OK);
@@ -276,7 +272,7 @@ static float *input_grad(const grad_data *d, const grad_case *t, const lc_kernel
         run_items(&s, (const void *[]){d->pw}, weights[i]);
     }
     CHECK(memcmp(weights[0], weights[1], lc_desc_bytes(&blob)) == 0);
-    lc_op_conv2d.set_packed(&attr, n_in, in, &out);
+    lc_op_conv2d.set_packed(&attr, n_in, in, &spec);
     attr.algorithm = algorithm;
     in[1] = blob;
     CHECK(lc_op_conv2d.infer(&attr, n_in, in, &n_out, &blob) == LC_OK); /* packed */
@@ -553,19 +549,18 @@ static void check_transposed_choice(void)
                         .out = {28, 28},
                         .flags = LC_CONV_TRANSPOSED};
     lc_desc in[2], out;
-    const char *why;
     lc_desc_init(&in[0], LC_F32, 4, (int64_t[]){2, 512, 28, 28});
     lc_desc_init(&in[1], LC_F32, 4, (int64_t[]){512, 512, 3, 3});
     in[0].layout.block = 8;
     out = in[0];
-    CHECK(lc_conv_choose(&a, in, &out, &why) == LC_CONV_WINOGRAD);
+    CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_WINOGRAD);
     in[1].dim[2] = in[1].dim[3] = 1;
     memset(a.pad, 0, sizeof a.pad);
-    CHECK(lc_conv_choose(&a, in, &out, &why) == LC_CONV_STRASSEN_TWICE);
+    CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_STRASSEN_TWICE);
     for (int k = 1; k <= 3; k += 2) {
         a.stride[0] = a.stride[1] = 2;
         in[1].dim[2] = in[1].dim[3] = k;
-        CHECK(lc_conv_choose(&a, in, &out, &why) == LC_CONV_DIRECT);
+        CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_DIRECT);
     }
 }
 
@@ -615,7 +610,6 @@ int main(void)
 #ifdef HAVE_EMULATED
     if (lc_cpu_get()->isa >= LC_ISA_AVX2) {
         tables[n] = tables[n - 1];
-        conv_fill_emulated(&tables[n].conv);
         winograd_fill_emulated(&tables[n].winograd);
         wgrad_fill_emulated(&tables[n++].wgrad);
     }

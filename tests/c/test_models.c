@@ -304,8 +304,8 @@ static void test_attention_width(void)
                                        {178, 1, 48, 44}, {143, 1, 40, 35}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int lucid2 = 0; lucid2 < 2; lucid2++) {
-            lc_split_attention_config c = {cases[i][0], cases[i][0], 1,           1,
-                                           1,           1,           cases[i][1], lucid2};
+            lc_split_attention_config c = {cases[i][0], cases[i][0], 1,      1, 1,
+                                           1,           cases[i][1], lucid2, 0};
             lc_module *m = NULL;
             OK(lc_split_attention_create(&c, &m));
             HAS(m, "fc1.weight", cases[i][2 + lucid2], cases[i][0], 1, 1);
