@@ -156,6 +156,9 @@ class FakeModel:
     def _state_slots(self):
         return {name: Slot(shape) for name, shape in self.shapes.items()}
 
+    def _fresh(self, names):
+        return {name: np.empty(self.shapes[name], np.float32) for name in names}
+
     def _commit(self, arrays):
         for name, array in arrays.items():
             assert array.dtype == np.float32 and array.flags.c_contiguous

@@ -10,6 +10,7 @@
 #if defined(__unix__) || defined(__APPLE__)
 #define HAVE_MMAP 1
 #include <sys/mman.h>
+#include <unistd.h>
 #if !defined(MAP_ANONYMOUS)
 #define MAP_ANONYMOUS MAP_ANON
 #endif
@@ -145,6 +146,19 @@ void lc_free(void *block)
     }
 #endif
     free(h);
+}
+
+void lc_discard(void *from, size_t bytes)
+{
+#if HAVE_MMAP && defined(MADV_DONTNEED)
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)from + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)from + bytes) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+#else
+    (void)from, (void)bytes;
+#endif
 }
 
 char *lc_strdup(const char *text)

@@ -16,6 +16,9 @@ void *lc_alloc_zero(size_t bytes);
 /* Grows or shrinks; on failure the old block stays valid and NULL is returned. NULL-safe. */
 void *lc_realloc(void *block, size_t old_bytes, size_t new_bytes);
 void lc_free(void *block); /* NULL-safe */
+/* Gives the pages that lie wholly inside back to the system: they hold zeros or what they held
+ * before, and may be written again. Any part of a block. */
+void lc_discard(void *from, size_t bytes);
 char *lc_strdup(const char *text);
 
 /* Overflow-checked size arithmetic: false on overflow. */

@@ -84,14 +84,24 @@ PyArrayObject *lcpy_new_array(const lc_desc *d)
                                               d->dtype == LC_I64 ? NPY_INT64 : NPY_FLOAT);
 }
 
-static void release_capsule(PyObject *capsule)
+#define LOAN "lucid_c.contents" /* the name of capsules that hold a storage and its contents */
+
+static void end_loan(PyObject *capsule)
 {
-    lc_storage_release(PyCapsule_GetPointer(capsule, NULL));
+    lc_storage *storage = PyCapsule_GetPointer(capsule, LOAN);
+    lc_storage_give_back(storage, NULL);
+    lc_storage_release(storage);
 }
 
 PyObject *lcpy_storage_array(lc_storage *storage, const lc_desc *d, int writable)
 {
-    PyObject *capsule = PyCapsule_New(storage, NULL, release_capsule);
+    void *data;
+    PyObject *capsule = NULL;
+    if (lcpy_check(lc_storage_borrow(storage, &data)) == 0) {
+        capsule = PyCapsule_New(storage, LOAN, end_loan);
+        if (!capsule)
+            lc_storage_give_back(storage, NULL);
+    }
     if (!capsule) {
         lc_storage_release(storage);
         return NULL;
@@ -102,7 +112,7 @@ PyObject *lcpy_storage_array(lc_storage *storage, const lc_desc *d, int writable
     int flags = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | (writable ? NPY_ARRAY_WRITEABLE : 0);
     PyObject *array =
         PyArray_New(&PyArray_Type, d->rank, dim, d->dtype == LC_I64 ? NPY_INT64 : NPY_FLOAT, NULL,
-                    lc_storage_data(storage), 0, flags, NULL);
+                    data, 0, flags, NULL);
     if (!array || PyArray_SetBaseObject((PyArrayObject *)array, capsule) < 0) {
         if (!array)
             Py_DECREF(capsule);
@@ -110,6 +120,12 @@ PyObject *lcpy_storage_array(lc_storage *storage, const lc_desc *d, int writable
         return NULL;
     }
     return array;
+}
+
+lc_storage *lcpy_array_storage(PyArrayObject *array)
+{
+    PyObject *base = PyArray_BASE(array);
+    return base && PyCapsule_IsValid(base, LOAN) ? PyCapsule_GetPointer(base, LOAN) : NULL;
 }
 
 PyObject *lcpy_param_array(lc_param *p)

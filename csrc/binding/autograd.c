@@ -278,16 +278,6 @@ static PyObject *aside(PyObject *module, PyObject *args)
     return result;
 }
 
-/* The storage behind an array that backward made; NULL for any other. Borrowed. */
-static lc_storage *storage_of(PyArrayObject *array)
-{
-    PyObject *base = PyArray_BASE(array);
-    if (!base || !PyCapsule_CheckExact(base) || !PyArray_ISWRITEABLE(array))
-        return NULL;
-    lc_storage *storage = PyCapsule_IsValid(base, NULL) ? PyCapsule_GetPointer(base, NULL) : NULL;
-    return storage && lc_storage_data(storage) == PyArray_DATA(array) ? storage : NULL;
-}
-
 /* The storage of an array that becomes a parameter's gradient: its own, or a copy. New reference. */
 static lc_storage *gradient_storage(PyObject *tensor, PyObject *array, lc_param **p)
 {
@@ -298,14 +288,13 @@ static lc_storage *gradient_storage(PyObject *tensor, PyObject *array, lc_param 
     }
     if (!check_gradient(array, lc_param_desc(*p)))
         return NULL;
-    lc_storage *storage = storage_of((PyArrayObject *)array);
-    if (storage)
+    lc_storage *storage = lcpy_array_storage((PyArrayObject *)array);
+    if (storage && PyArray_ISWRITEABLE((PyArrayObject *)array)) /* backward made it */
         return lc_storage_retain(storage);
-    if (lcpy_check(lc_storage_create(lc_desc_bytes(lc_param_desc(*p)), &storage)))
-        return NULL;
-    memcpy(lc_storage_data(storage), PyArray_DATA((PyArrayObject *)array),
-           lc_desc_bytes(lc_param_desc(*p)));
-    return storage;
+    return lcpy_check(lc_storage_create_copy(PyArray_DATA((PyArrayObject *)array),
+                                             lc_desc_bytes(lc_param_desc(*p)), &storage))
+               ? NULL
+               : storage;
 }
 
 static PyObject *accumulate(PyObject *module, PyObject *args)

@@ -149,9 +149,9 @@ static void release_array(void *array)
     PyGILState_Release(gil);
 }
 
-/* A storage that looks into a float32, C-contiguous array of the parameter's shape and keeps it
- * alive. The array becomes read-only; one that looks into other memory is copied, since that could
- * still be written to. */
+/* A storage with the contents of a float32, C-contiguous array of the parameter's shape: that of
+ * `fresh`, or one that looks into the array and keeps it alive. The array becomes read-only; one
+ * that looks into other memory is copied, since that could still be written to. */
 static int adopt_array(lc_param *p, PyObject *obj, lc_storage **out)
 {
     const lc_desc *d = lc_param_desc(p);
@@ -170,19 +170,73 @@ static int adopt_array(lc_param *p, PyObject *obj, lc_storage **out)
                      lc_shape_text(d, a), lc_shape_text(&given, b));
         return -1;
     }
-    if (PyArray_BASE((PyArrayObject *)obj) ||
-        !PyArray_CHKFLAGS((PyArrayObject *)obj, NPY_ARRAY_OWNDATA)) {
-        if (lcpy_check(lc_storage_create(lc_desc_bytes(d), out)))
-            return -1;
-        memcpy(lc_storage_data(*out), PyArray_DATA((PyArrayObject *)obj), lc_desc_bytes(d));
+    lc_storage *own = lcpy_array_storage((PyArrayObject *)obj);
+    if (own && lc_storage_bytes(own) == lc_desc_bytes(d) && lc_storage_is_exclusive(own, 1)) {
+        PyArray_CLEARFLAGS((PyArrayObject *)obj, NPY_ARRAY_WRITEABLE);
+        *out = lc_storage_retain(own);
         return 0;
     }
+    if (PyArray_BASE((PyArrayObject *)obj) ||
+        !PyArray_CHKFLAGS((PyArrayObject *)obj, NPY_ARRAY_OWNDATA))
+        return lcpy_check(
+            lc_storage_create_copy(PyArray_DATA((PyArrayObject *)obj), lc_desc_bytes(d), out));
     if (lcpy_check(lc_storage_adopt(PyArray_DATA((PyArrayObject *)obj), lc_desc_bytes(d),
                                     release_array, obj, out)))
         return -1;
     PyArray_CLEARFLAGS((PyArrayObject *)obj, NPY_ARRAY_WRITEABLE);
     Py_INCREF(obj);
     return 0;
+}
+
+/* One storage for each of n parameters, all in one block of memory. */
+static int make_storages(PyObject *tensors, Py_ssize_t n, lc_storage **out)
+{
+    size_t *bytes = lc_alloc((size_t)n * sizeof *bytes + 1);
+    if (!bytes)
+        return lcpy_check(LC_ERR_MEMORY);
+    int status = 0;
+    for (Py_ssize_t i = 0; i < n && !status; i++) {
+        PyObject *tensor = PyTuple_GetItem(tensors, i);
+        lc_param *p = lcpy_is_tensor(tensor) ? ((lcpy_tensor *)tensor)->param : NULL;
+        if (p) {
+            bytes[i] = lc_desc_bytes(lc_param_desc(p));
+            continue;
+        }
+        PyErr_SetString(PyExc_TypeError, "a parameter or buffer is expected");
+        status = -1;
+    }
+    if (!status)
+        status = lcpy_check(lc_storage_create_many((int)n, bytes, out));
+    lc_free(bytes);
+    return status;
+}
+
+static PyObject *fresh(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    PyObject *tensors = PySequence_Tuple(arg), *list = NULL;
+    if (!tensors)
+        return NULL;
+    const Py_ssize_t n = PyTuple_Size(tensors);
+    lc_storage **storages = n < INT32_MAX ? lc_alloc((size_t)n * sizeof *storages + 1) : NULL;
+    if (!storages) {
+        lcpy_raise(LC_ERR_MEMORY);
+    } else if (make_storages(tensors, n, storages) == 0) {
+        list = PyList_New(n);
+        for (Py_ssize_t i = 0; i < n; i++) {
+            if (!list) {
+                lc_storage_release(storages[i]);
+                continue;
+            }
+            const lc_param *p = ((lcpy_tensor *)PyTuple_GetItem(tensors, i))->param;
+            PyObject *array = lcpy_storage_array(storages[i], lc_param_desc(p), 1);
+            if (!array || PyList_SetItem(list, i, array) < 0)
+                Py_CLEAR(list);
+        }
+    }
+    lc_free(storages);
+    Py_DECREF(tensors);
+    return list;
 }
 
 static PyObject *commit(PyObject *module, PyObject *arg)
@@ -238,8 +292,7 @@ static PyObject *new_param(PyObject *module, PyObject *args)
         return NULL;
     if (lcpy_desc_of(array, &d) || lcpy_check(lc_param_create(LC_F32, d.rank, d.dim, &p)))
         goto done;
-    if (lcpy_check(lc_storage_create(lc_desc_bytes(&d), &storage)) == 0) {
-        memcpy(lc_storage_data(storage), PyArray_DATA(array), lc_desc_bytes(&d));
+    if (lcpy_check(lc_storage_create_copy(PyArray_DATA(array), lc_desc_bytes(&d), &storage)) == 0) {
         lc_param_replace(p, storage);
         lc_storage_release(storage);
         lc_param_set_requires_grad(p, !buffer);
@@ -329,6 +382,8 @@ PyMethodDef lcpy_config_methods[] = {
      "profile(callable, *args) -> (result, description of the runs)"},
     {"roofline", roofline, METH_O,
      "roofline(threads) -> (flops per second, bytes per second, threads), measured once each"},
+    {"fresh", fresh, METH_O,
+     "fresh([parameter, ...]) -> arrays of their shapes, to be filled and committed."},
     {"commit", commit, METH_O,
      "commit([(parameter, array), ...]): adopts the arrays as contents, all or none."},
     {"new_param", new_param, METH_VARARGS, "new_param(array, buffer=False)"},

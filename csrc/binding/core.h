@@ -49,8 +49,11 @@ PyArrayObject *lcpy_number_array(PyObject *obj, const char *what);
 int lcpy_desc_of(PyArrayObject *array, lc_desc *out);
 /* A fresh array for a desc (float32 or int64). */
 PyArrayObject *lcpy_new_array(const lc_desc *d);
-/* An array that looks into a storage (whose reference is stolen, also on failure). */
+/* An array that looks into a storage (takes the reference, also on failure) and has its contents on
+ * loan. */
 PyObject *lcpy_storage_array(lc_storage *storage, const lc_desc *d, int writable);
+/* The storage of such an array (borrowed), or NULL. */
+lc_storage *lcpy_array_storage(PyArrayObject *array);
 /* A read-only array that looks into a parameter's storage. */
 PyObject *lcpy_param_array(lc_param *p);
 PyObject *lcpy_shape_tuple(const lc_desc *d);

@@ -363,8 +363,8 @@ static lc_storage *grad_storage(const lc_desc *d, PyObject *value)
         goto done;
     }
     plain = lcpy_float_array(array, "grad");
-    if (plain && lcpy_check(lc_storage_create(lc_desc_bytes(d), &storage)) == 0)
-        memcpy(lc_storage_data(storage), PyArray_DATA(plain), lc_desc_bytes(d));
+    if (plain)
+        (void)lcpy_check(lc_storage_create_copy(PyArray_DATA(plain), lc_desc_bytes(d), &storage));
 done:
     Py_XDECREF((PyObject *)plain);
     Py_DECREF(array);

@@ -160,6 +160,9 @@ lc_status lc_plan_memory(lc_plan *plan)
                 last[v] = s;
         }
     }
+    for (int v = 0; v < n_values; v++) /* read by packing alone: no run looks at it */
+        if (plan->places[v].kind == LC_PLACE_PARAM && last[v] < 0)
+            plan->places[v].kind = LC_PLACE_NONE;
     for (int s = 0; s < n_steps; s++) {
         const lc_ir_node *n = &ir->nodes[plan->step_nodes[s]];
         if (!in_place(plan, n, last, s))

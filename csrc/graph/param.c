@@ -8,10 +8,15 @@
 
 struct lc_storage {
     atomic_int refs;
-    void *data;
     size_t bytes;
     void (*release)(void *ctx);
     void *ctx;
+    /* guarded by LC_LOCK_PACKS */
+    void *data;       /* NULL: reduced */
+    lc_storage *slab; /* the block that data lies in, or NULL: data is a block of its own */
+    lc_residue *residue;
+    int readers; /* loans */
+    bool kept;   /* somebody has the address for good */
 };
 
 /* A packed form and what it was made from. */
@@ -46,7 +51,7 @@ static _Atomic uint64_t next_stamp = 1;
 lc_status lc_storage_adopt(void *data, size_t bytes, void (*release)(void *ctx), void *ctx,
                            lc_storage **out)
 {
-    lc_storage *s = lc_alloc(sizeof *s);
+    lc_storage *s = lc_alloc_zero(sizeof *s);
     if (!s)
         return LC_ERR_MEMORY;
     atomic_init(&s->refs, 1);
@@ -69,10 +74,71 @@ lc_status lc_storage_create(size_t bytes, lc_storage **out)
     return status;
 }
 
+lc_status lc_storage_create_copy(const void *data, size_t bytes, lc_storage **out)
+{
+    LC_TRY(lc_storage_create(bytes, out));
+    memcpy((*out)->data, data, bytes);
+    return LC_OK;
+}
+
+/* Parts of a slab begin with a page, so that they can give back all of their pages. Smaller arrays
+ * are blocks of their own, and not worth a residue. */
+#define PAGE ((size_t)4096)
+#define MIN_PART (16 * PAGE)
+
+/* Where a part that follows `at` begins and ends. */
+static bool place_part(size_t *at, size_t bytes, size_t *end)
+{
+    if (!lc_size_add(*at, PAGE - 1, at))
+        return false;
+    *at -= *at % PAGE;
+    return lc_size_add(*at, bytes, end);
+}
+
+lc_status lc_storage_create_many(int n, const size_t *bytes, lc_storage **out)
+{
+    size_t at = 0;
+    lc_storage *slab;
+    for (int i = 0; i < n; i++)
+        if (bytes[i] >= MIN_PART && !place_part(&at, bytes[i], &at))
+            return lc_fail(LC_ERR_MEMORY, "%d arrays exceed the address space", n);
+    LC_TRY(lc_storage_create(at, &slab));
+    lc_status status = LC_OK;
+    int made = 0;
+    at = 0;
+    for (; made < n; made++) {
+        size_t end;
+        if (bytes[made] < MIN_PART) {
+            LC_TRY_GOTO(lc_storage_create(bytes[made], &out[made]), done);
+            continue;
+        }
+        (void)place_part(&at, bytes[made], &end);
+        LC_TRY_GOTO(lc_storage_adopt((char *)slab->data + at, bytes[made], NULL, NULL, &out[made]),
+                    done);
+        out[made]->slab = lc_storage_retain(slab);
+        at = end;
+    }
+done:
+    while (status != LC_OK && made > 0)
+        lc_storage_release(out[--made]);
+    lc_storage_release(slab);
+    return status;
+}
+
 lc_storage *lc_storage_retain(lc_storage *s)
 {
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
     return s;
+}
+
+static void free_contents(void *data, size_t bytes, lc_storage *slab)
+{
+    if (!slab) {
+        lc_free(data);
+        return;
+    }
+    lc_discard(data, bytes);
+    lc_storage_release(slab);
 }
 
 void lc_storage_release(lc_storage *s)
@@ -82,18 +148,89 @@ void lc_storage_release(lc_storage *s)
     if (s->release)
         s->release(s->ctx);
     else
-        lc_free(s->data);
+        free_contents(s->data, s->bytes, s->slab);
+    lc_residue_destroy(s->residue);
     lc_free(s);
 }
 
-void *lc_storage_data(const lc_storage *s)
+size_t lc_storage_bytes(const lc_storage *s)
 {
-    return s->data;
+    return s->bytes;
 }
 
 bool lc_storage_is_exclusive(const lc_storage *s, int holders)
 {
     return !s->release && atomic_load_explicit(&s->refs, memory_order_acquire) == holders;
+}
+
+static lc_status restore_locked(lc_storage *s)
+{
+    if (s->data)
+        return LC_OK;
+    void *data = lc_alloc(s->bytes);
+    if (!data)
+        return LC_ERR_MEMORY;
+    lc_residue_restore(s->residue, data);
+    s->data = data;
+    s->slab = NULL;
+    return LC_OK;
+}
+
+void *lc_storage_data(lc_storage *s)
+{
+    lc_residue *gone = NULL;
+    lc_lock_take(LC_LOCK_PACKS);
+    void *data = restore_locked(s) == LC_OK ? s->data : NULL;
+    if (data) {
+        s->kept = true;
+        gone = s->residue;
+        s->residue = NULL;
+    }
+    lc_lock_give(LC_LOCK_PACKS);
+    lc_residue_destroy(gone);
+    return data;
+}
+
+lc_status lc_storage_borrow(lc_storage *s, void **data)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    lc_status status = restore_locked(s);
+    if (status == LC_OK) {
+        s->readers++;
+        *data = s->data;
+    }
+    lc_lock_give(LC_LOCK_PACKS);
+    return status;
+}
+
+bool lc_storage_wants_residue(const lc_storage *s)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    bool wants = !s->kept && !s->release && s->readers == 1 && s->bytes >= MIN_PART;
+    lc_lock_give(LC_LOCK_PACKS);
+    return wants;
+}
+
+void lc_storage_give_back(lc_storage *s, lc_residue *r)
+{
+    void *data = NULL;
+    lc_storage *slab = NULL;
+    lc_lock_take(LC_LOCK_PACKS);
+    if (--s->readers == 0 && !s->kept && (r || s->residue)) {
+        data = s->data;
+        slab = s->slab;
+        s->data = NULL;
+        s->slab = NULL;
+        if (r) { /* the newer one: the blob of the older one may be of no other use any more */
+            lc_residue *older = s->residue;
+            s->residue = r;
+            r = older;
+        }
+    }
+    lc_lock_give(LC_LOCK_PACKS);
+    if (data)
+        free_contents(data, s->bytes, slab);
+    lc_residue_destroy(r);
 }
 
 lc_status lc_param_create(lc_dtype dtype, int rank, const int64_t *dim, lc_param **out)
@@ -206,6 +343,15 @@ lc_status lc_param_storage(lc_param *p, lc_storage **out)
     *out = lc_storage_retain(p->storage);
     lc_lock_give(LC_LOCK_PACKS);
     return LC_OK;
+}
+
+lc_status lc_param_contents(lc_param *p, lc_storage **out, void **data)
+{
+    LC_TRY(lc_param_storage(p, out));
+    lc_status status = lc_storage_borrow(*out, data);
+    if (status != LC_OK)
+        lc_storage_release(*out);
+    return status;
 }
 
 void lc_param_exchange(int n, lc_param *const *p, lc_storage **s)
@@ -365,14 +511,15 @@ lc_status lc_param_keep_pack(lc_param *p, const lc_pack_key *key, lc_storage *bl
     memcpy(e->attr, key->attr, key->op->attr_size);
 
     /* Newest first. What was made from older contents of p goes, and so does whatever exceeds the
-     * limit; the same form with other stamps may stay, since one weight can stand before several
+     * limit, and the same once more (two threads have packed at the same time); the same form with other stamps may stay, since one weight can stand before several
      * batch norms. */
     pack_entry *dropped = NULL;
     lc_lock_take(LC_LOCK_PACKS);
     int kept = 1;
     for (pack_entry **link = &p->packs; *link;) {
         pack_entry *old = *link;
-        if (old->stamps[0] != p->stamp || kept >= MAX_PACKS) {
+        if (old->stamps[0] != p->stamp || kept >= MAX_PACKS ||
+            (same_form(old, key) && same_stamps(old, key))) {
             *link = old->next;
             old->next = dropped;
             dropped = old;

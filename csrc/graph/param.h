@@ -3,24 +3,40 @@
  * A storage is a counted piece of memory; a parameter points to one and has a stamp, a number drawn
  * from one process-wide counter at every change and never used twice. Whoever derives something
  * from parameters (packed weights) keeps the stamps that it was made from; equal stamps mean equal
- * contents. */
+ * contents.
+ *
+ * A storage whose contents were packed may be reduced: its memory goes, a residue (residue.h) stays,
+ * and the contents are made again, bit for bit, when somebody asks for them. */
 #ifndef LC_GRAPH_PARAM_H
 #define LC_GRAPH_PARAM_H
 
-#include "ops/op.h"
+#include "graph/residue.h"
 
-typedef struct lc_storage lc_storage;
 /* Takes over `data`; release(ctx) is called when the last reference goes (NULL: data came from
  * lc_alloc). */
 lc_status lc_storage_adopt(void *data, size_t bytes, void (*release)(void *ctx), void *ctx,
                            lc_storage **out);
 lc_status lc_storage_create(size_t bytes, lc_storage **out); /* contents undefined */
+/* With a copy of `data` as contents. */
+lc_status lc_storage_create_copy(const void *data, size_t bytes, lc_storage **out);
+/* n storages in one block of memory; each gives its pages back on its own. All or none. */
+lc_status lc_storage_create_many(int n, const size_t *bytes, lc_storage **out);
 lc_storage *lc_storage_retain(lc_storage *s);
 void lc_storage_release(lc_storage *s); /* NULL-safe */
-void *lc_storage_data(const lc_storage *s);
+size_t lc_storage_bytes(const lc_storage *s);
 /* May it be written to in place? Yes if there are no references but those `holders` that the caller
  * knows of, and the memory came from lc_alloc (adopted memory may be known to its giver still). */
 bool lc_storage_is_exclusive(const lc_storage *s, int holders);
+/* The contents, for as long as the storage lives: from now on it is never reduced. NULL
+ * (LC_ERR_MEMORY) only if it is reduced now and there is no memory for the contents. */
+void *lc_storage_data(lc_storage *s);
+/* The contents until they are given back. LC_ERR_MEMORY. */
+lc_status lc_storage_borrow(lc_storage *s, void **data);
+/* Would the only borrower do well to offer a residue? */
+bool lc_storage_wants_residue(const lc_storage *s);
+/* Ends a loan. `r` (may be NULL) is taken over: unless somebody else reads the contents or has been
+ * given them for good, the storage is reduced to its residue. */
+void lc_storage_give_back(lc_storage *s, lc_residue *r);
 
 typedef struct lc_param lc_param;
 /* A parameter of this shape with no contents yet (reads as zeros). One reference, the caller's. */
@@ -35,8 +51,10 @@ bool lc_param_is_set(const lc_param *p);
 bool lc_param_requires_grad(const lc_param *p);
 void lc_param_set_requires_grad(lc_param *p, bool on);
 
-/* The contents, for reading: a reference of the caller's. Allocates zeros if nothing was set. */
+/* The contents: a reference of the caller's. Allocates zeros if nothing was set. */
 lc_status lc_param_storage(lc_param *p, lc_storage **out);
+/* The contents on loan: a reference, and memory that is to be given back before it is released. */
+lc_status lc_param_contents(lc_param *p, lc_storage **out, void **data);
 /* The contents of this moment and their stamp; *out is NULL if nothing was set. */
 void lc_param_snapshot(lc_param *p, lc_storage **out, uint64_t *stamp);
 /* Replaces the contents by a storage of the same size (taking a reference of its own) and draws a

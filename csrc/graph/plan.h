@@ -108,8 +108,8 @@ typedef struct lc_run_memory {
     const lc_source *sources; /* parameters */
     void *const *outputs;
 } lc_run_memory;
-/* Points all values and steps of `e` to their memory. */
-void lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *memory);
+/* Points all values and steps of `e` to their memory. LC_ERR_MEMORY. */
+lc_status lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *memory);
 /* Run steps [begin, end); those before have been skipped or run. */
 lc_status lc_run_steps(const lc_graph *g, const lc_plan *plan, lc_execution *e, int begin, int end,
                        const lc_run_options *options);
@@ -117,5 +117,10 @@ lc_status lc_run_steps(const lc_graph *g, const lc_plan *plan, lc_execution *e, 
  * workspace of g says afterwards where inputs and parameters were read. */
 lc_status lc_run_forward(lc_graph *g, const lc_plan *plan, lc_execution *e, void *const *data,
                          const lc_run_options *options);
+
+/* Fills e->constants (constants.c), one reference each; sources: the plan's parameters by number.
+ * LC_ERR_INTERRUPTED if stopped. */
+lc_status lc_provide_constants(const lc_plan *plan, lc_execution *e, const lc_source *sources,
+                               const lc_run_options *options);
 
 #endif

@@ -115,58 +115,6 @@ static lc_status run_team(team_run *r, int threads)
     return status == LC_OK ? LC_OK : lc_fail(status, "%s", r->message);
 }
 
-/* --- packed weights */
-
-/* Finds constant c on its parameter or makes it. */
-static lc_status provide_constant(const lc_plan *plan, lc_execution *e, int c,
-                                  const lc_source *sources, const lc_run_options *options)
-{
-    const lc_constant *constant = &plan->constants[c];
-    const lc_step *step = &plan->steps[constant->node];
-    const void *in[16];
-    if (constant->n_params > 16)
-        return lc_fail(LC_ERR_RUNTIME, "%s: a packed form of more than 16 parameters",
-                       step->op->name);
-    for (int k = 0; k < constant->n_params; k++) {
-        const lc_source *source = &sources[constant->params[k]];
-        in[k] = lc_storage_data(source->storage);
-        e->stamps[k] = source->stamp;
-    }
-    lc_param *first = sources[constant->params[0]].param;
-    lc_pack_key key = {step->op, step->attr, step->out, constant->n_params, e->stamps};
-    e->constants[c] = lc_param_find_pack(first, &key);
-    if (e->constants[c])
-        return LC_OK;
-
-    lc_storage *blob;
-    LC_TRY(lc_storage_create(lc_desc_bytes(step->out), &blob));
-    void *out[1] = {lc_storage_data(blob)};
-    void *shared = NULL;
-    lc_status status = LC_OK;
-    if (step->shared_bytes && !(shared = lc_alloc(step->shared_bytes))) {
-        status = LC_ERR_MEMORY;
-        goto done;
-    }
-    static const int64_t at_zero = 0;
-    team_run r = {.plan = plan,
-                  .nodes = &constant->node,
-                  .n_steps = 1,
-                  .in = in,
-                  .out = out,
-                  .shared_at = &at_zero,
-                  .arena = shared,
-                  .scratch = e->arena + plan->arena_bytes,
-                  .options = options};
-    LC_TRY_GOTO(run_team(&r, plan->threads), done);
-    (void)lc_param_keep_pack(first, &key,
-                             blob); /* without memory for it, it is made again next time */
-    e->constants[c] = lc_storage_retain(blob);
-done:
-    lc_free(shared);
-    lc_storage_release(blob);
-    return status;
-}
-
 static void drop_constants(const lc_plan *plan, lc_execution *e)
 {
     for (int c = 0; c < plan->n_constants; c++) {
@@ -177,7 +125,7 @@ static void drop_constants(const lc_plan *plan, lc_execution *e)
 
 /* --- binding values to memory */
 
-void lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *m)
+lc_status lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *m)
 {
     for (int v = 0; v < plan->ir.n_values; v++) {
         int64_t at = plan->places[v].at;
@@ -190,7 +138,8 @@ void lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *m)
             data = (void *)(uintptr_t)m->inputs[at];
             break;
         case LC_PLACE_PARAM: /* none: backward does not read it */
-            data = m->sources[at].storage ? lc_storage_data(m->sources[at].storage) : NULL;
+            if (m->sources[at].storage && !(data = lc_storage_data(m->sources[at].storage)))
+                return LC_ERR_MEMORY;
             break;
         case LC_PLACE_CONST:
             data = lc_storage_data(e->constants[at]);
@@ -212,6 +161,7 @@ void lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *m)
         for (int o = 0; o < n->n_out; o++)
             e->out[out_at++] = e->data[lc_ir_out(&plan->ir, n)[o]];
     }
+    return LC_OK;
 }
 
 /* --- profile */
@@ -394,10 +344,9 @@ lc_status lc_run_forward(lc_graph *g, const lc_plan *plan, lc_execution *e, void
         w->out_data[i] = i < w->ir.n_wanted ? data[i] : NULL;
     LC_TRY(find_sources(g, plan, w));
     LC_TRY_GOTO(make_effects(g, &w->ir, w->out_data, &f), done);
-    for (int c = 0; c < plan->n_constants; c++)
-        LC_TRY_GOTO(provide_constant(plan, e, c, w->sources, options), done);
+    LC_TRY_GOTO(lc_provide_constants(plan, e, w->sources, options), done);
     lc_run_memory memory = {w->input_data, w->sources, w->out_data};
-    lc_run_bind(plan, e, &memory);
+    LC_TRY_GOTO(lc_run_bind(plan, e, &memory), done);
     LC_TRY_GOTO(lc_run_steps(g, plan, e, 0, plan->n_first, options), done);
     commit_effects(g, &f);
 done:

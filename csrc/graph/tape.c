@@ -264,8 +264,9 @@ static lc_status run_backward(lc_tape *t, const void *const *dy, void *const *dx
     if (keep)
         LC_TRY_GOTO(copy_execution(t, &e), done);
     lc_run_memory memory = {t->inputs, t->sources, t->outputs};
-    lc_run_bind(t->plan, e, &memory);
-    status = lc_run_steps(NULL, t->plan, e, t->plan->n_first, t->plan->n_steps, options);
+    status = lc_run_bind(t->plan, e, &memory);
+    if (status == LC_OK)
+        status = lc_run_steps(NULL, t->plan, e, t->plan->n_first, t->plan->n_steps, options);
     if (e != t->execution)
         lc_execution_release(t->plan, e);
 done:

@@ -25,6 +25,7 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
     lc_vec_kernels_fill__scalar(&table->vec);
     lc_grad_kernels_fill__scalar(&table->grad);
     lc_winograd_kernels_fill__scalar(&table->winograd);
+    lc_pack_kernels_fill__scalar(&table->pack);
     lc_probe_kernels_fill__scalar(&table->probe);
     lc_wgrad_kernels_fill__scalar(&table->wgrad);
     lc_train_kernels_fill__scalar(&table->train);
@@ -35,13 +36,15 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
         lc_vec_kernels_fill__avx2(&table->vec);
         lc_grad_kernels_fill__avx2(&table->grad);
         lc_winograd_kernels_fill__avx2(&table->winograd);
+        lc_pack_kernels_fill__avx2(&table->pack);
         lc_probe_kernels_fill__avx2(&table->probe);
         lc_wgrad_kernels_fill__avx2(&table->wgrad);
         lc_train_kernels_fill__avx2(&table->train);
     }
 #endif
 #ifndef LC_NO_AVX512
-    /* Nothing of AVX2 may stay in this table: its kernels know blocks of 8 only. */
+    /* Nothing of AVX2 may stay in this table, since its kernels know blocks of 8 only; those that
+     * pack know any width, and wait for memory anyhow. */
     if (isa == LC_ISA_AVX512) {
         table->isa = LC_ISA_AVX512;
         table->block = 16;
@@ -49,6 +52,9 @@ void lc_kernels_fill(lc_kernels *table, lc_isa isa)
         lc_vec_kernels_fill__avx512(&table->vec);
         lc_grad_kernels_fill__avx512(&table->grad);
         lc_winograd_kernels_fill__avx512(&table->winograd);
+#ifndef LC_NO_AVX2
+        lc_pack_kernels_fill__avx2(&table->pack);
+#endif
         lc_probe_kernels_fill__avx512(&table->probe);
         lc_wgrad_kernels_fill__avx512(&table->wgrad);
         lc_train_kernels_fill__avx512(&table->train);

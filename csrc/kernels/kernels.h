@@ -9,6 +9,7 @@
 
 #include "base/cpu.h"
 #include "kernels/conv_kernels.h"
+#include "kernels/pack_kernels.h"
 #include "kernels/probe_kernels.h"
 #include "kernels/grad_kernels.h"
 #include "kernels/train_kernels.h"
@@ -23,6 +24,7 @@ typedef struct lc_kernels {
     lc_vec_kernels vec;
     lc_grad_kernels grad;
     lc_winograd_kernels winograd;
+    lc_pack_kernels pack;
     lc_probe_kernels probe;
     lc_wgrad_kernels wgrad;
     lc_train_kernels train;

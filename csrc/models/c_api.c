@@ -148,8 +148,7 @@ int lc_model_set(lc_model *model, const char *name, const float *data, int rank,
         return lc_fail(LC_ERR_VALUE, "%s has shape %s, got %s", name,
                        lc_shape_text(want, want_text), lc_shape_text(&given, given_text));
     lc_storage *s;
-    LC_TRY(lc_storage_create(lc_desc_bytes(want), &s));
-    memcpy(lc_storage_data(s), data, lc_desc_bytes(want));
+    LC_TRY(lc_storage_create_copy(data, lc_desc_bytes(want), &s));
     lc_param_replace(p, s);
     lc_storage_release(s);
     return LC_OK;
@@ -167,8 +166,10 @@ int lc_model_get(lc_model *model, const char *name, float *data, int64_t capacit
         return lc_fail(LC_ERR_VALUE, "%s has %" PRId64 " elements, there is room for %" PRId64,
                        name, lc_desc_count(d), capacity);
     lc_storage *s;
-    LC_TRY(lc_param_storage(p, &s));
-    memcpy(data, lc_storage_data(s), lc_desc_bytes(d));
+    void *contents;
+    LC_TRY(lc_param_contents(p, &s, &contents));
+    memcpy(data, contents, lc_desc_bytes(d));
+    lc_storage_give_back(s, NULL);
     lc_storage_release(s);
     return LC_OK;
 }

@@ -33,7 +33,9 @@ static lc_status fill(lc_module *m, const char *name, law how, uint64_t seed, co
     const lc_desc *desc = lc_param_desc(p);
     lc_storage *s;
     LC_TRY(lc_storage_create(lc_desc_bytes(desc), &s));
-    float *data = lc_storage_data(s);
+    void *contents = NULL;
+    (void)lc_storage_borrow(s, &contents); /* it is new, so this cannot fail */
+    float *data = contents;
     int64_t n = lc_desc_count(desc);
     if (how == UNIFORM)
         lc_random_uniform(data, n, seed, stream_of(path, name), 0, -a, a);
@@ -42,6 +44,7 @@ static lc_status fill(lc_module *m, const char *name, law how, uint64_t seed, co
     else
         for (int64_t i = 0; i < n; i++)
             data[i] = a;
+    lc_storage_give_back(s, NULL);
     lc_param_replace(p, s);
     lc_storage_release(s);
     return LC_OK;

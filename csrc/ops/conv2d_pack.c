@@ -100,6 +100,7 @@ typedef struct pack_prep {
     lc_conv_form form;
     lc_conv2d_attr conv; /* what shapes the parts */
     int64_t parts[2];
+    const lc_pack_kernels *kernels;
 } pack_prep;
 
 static lc_status pack_prepare(lc_step *step)
@@ -109,6 +110,7 @@ static lc_status pack_prepare(lc_step *step)
     const lc_conv_pack_attr *a = step->attr;
     attr_shape(a, &step->in[0], &p->shape);
     p->form = lc_conv_form_get(&p->shape);
+    p->kernels = &step->kernels->pack;
     p->conv.flags = a->flags;
     for (int i = 0; i < 2; i++) {
         p->conv.stride[i] = a->stride[i] ? a->stride[i] : 1;
@@ -142,61 +144,6 @@ static fold channel_fold(const lc_conv_pack_attr *a, const lc_bind *bind, int64_
     return f;
 }
 
-/* u = G w G^T, for the transforms of kernels/winograd_kernels.h, of LANES kernels side by side. A
- * convolution in training packs its weights at every step, so this should take no longer than
- * reading them. */
-enum { LANES = 8 };
-
-/* A column or row of three numbers becomes six. s2: for stride 2. */
-static inline void winograd_six(bool s2, const double *a, const double *b, const double *c,
-                                double *u[6])
-{
-    for (int i = 0; i < LANES && !s2; i++) {
-        const double s = (a[i] + c[i]) * (1. / 3), m = b[i] * (1. / 3);
-        u[0][i] = a[i];
-        u[1][i] = m + s;
-        u[2][i] = m - s;
-        u[3][i] = (a[i] * 4 + b[i] * 2 + c[i]) * (-4. / 15);
-        u[4][i] = (a[i] - b[i] * 2 + c[i] * 4) * (1. / 15);
-        u[5][i] = c[i];
-    }
-    for (int i = 0; i < LANES && s2; i++) {
-        u[0][i] = a[i];
-        u[1][i] = (c[i] - a[i]) * (2. / 9);
-        u[2][i] = (a[i] * 2 + c[i]) * (-4. / 9);
-        u[3][i] = (a[i] + c[i] * 2) * (1. / 9);
-        u[4][i] = c[i];
-        u[5][i] = b[i];
-    }
-}
-
-/* Position p goes to u + p * position. */
-static inline void winograd_weights(bool s2, double w[9][LANES], float *u, int64_t position)
-{
-    double t[6][3][LANES], r[6][LANES];
-    for (int j = 0; j < 3; j++)
-        winograd_six(s2, w[j], w[3 + j], w[6 + j],
-                     (double *[]){t[0][j], t[1][j], t[2][j], t[3][j], t[4][j], t[5][j]});
-    for (int i = 0; i < 6; i++) {
-        winograd_six(s2, t[i][0], t[i][1], t[i][2],
-                     (double *[]){r[0], r[1], r[2], r[3], r[4], r[5]});
-        for (int j = 0; j < 6; j++, u += position)
-            for (int l = 0; l < LANES; l++)
-                u[l] = (float)r[j][l];
-    }
-}
-
-/* The channels of a panel: those of its lanes, or -1, and what their weights are multiplied with.
- */
-typedef struct panel_lanes {
-    int64_t width; /* lanes, missing blocks included */
-    int64_t oc[2 * LC_CONV_MAX_BLOCK];
-    const float *w[2 * LC_CONV_MAX_BLOCK]; /* its taps for input channel 0 of its group */
-    int64_t next;                          /* how far those for the next input channel are */
-    double scale[2 * LC_CONV_MAX_BLOCK];
-    bool simple; /* all are there, and scale is 1 */
-} panel_lanes;
-
 /* Input channel of k-step c of input block b, counted within the group; -1 for padding. */
 static int64_t input_channel(const pack_prep *p, int64_t group, int64_t b, int64_t c)
 {
@@ -207,157 +154,291 @@ static int64_t input_channel(const pack_prep *p, int64_t group, int64_t b, int64
     return ic < 0 ? ic : ic - group * (p->shape.ic / p->shape.groups);
 }
 
+static int64_t group_inputs(const pack_prep *p)
+{
+    return p->shape.ic / p->shape.groups;
+}
+
+static bool has_padding(const pack_prep *p)
+{
+    return p->form.ib * p->form.cb != group_inputs(p);
+}
+
+/* The input channels of a group in order, padding stepped over: block b, k-step c. */
+typedef struct channel_walk {
+    int64_t b, c;
+    int64_t left, each; /* channels to the next padding, this one included; between paddings */
+} channel_walk;
+
+static channel_walk walk_channels(const pack_prep *p)
+{
+    const int64_t each = p->shape.ic / p->shape.x.groups;
+    const int64_t run = p->form.lanes || each > group_inputs(p) ? group_inputs(p) : each;
+    return (channel_walk){0, 0, run, run};
+}
+
+static void step_padding(channel_walk *k)
+{
+    k->left = k->each;
+    k->b += k->c > 0;
+    k->c = 0;
+}
+
+/* Steps over n channels; n <= left. */
+static void step_channels(channel_walk *k, int64_t n, int64_t cb)
+{
+    k->c += n;
+    k->b += k->c / cb;
+    k->c %= cb;
+    k->left -= n;
+    if (k->left == 0)
+        step_padding(k);
+}
+
+static void step_channel(channel_walk *k, int64_t cb)
+{
+    if (++k->c == cb) {
+        k->c = 0;
+        k->b++;
+    }
+    if (--k->left == 0)
+        step_padding(k);
+}
+
+/* A panel of a part: output blocks `first` and `first` + 1 of a group. */
+typedef struct panel {
+    int64_t part, group, first;
+    int64_t width, there; /* lanes; those that are in y */
+    lc_conv_axis axis[2]; /* direct sums */
+    float *weights;
+} panel;
+
+static panel panel_of(const pack_prep *p, int64_t item, void *blob)
+{
+    const lc_conv_shape *s = &p->shape;
+    const lc_conv_form *f = &p->form;
+    panel n = {.part = item / (f->panels * f->groups),
+               .group = item / f->panels % f->groups,
+               .first = item % f->panels * 2,
+               .weights = blob};
+    n.there = (f->ob - n.first < 2 ? f->ob - n.first : 2) * s->block;
+    n.width = n.there;
+    if (lc_conv_winograd_form((uint32_t)s->algorithm)) {
+        n.width = 2 * s->block;
+        n.weights += (n.group * f->panels * 2 + n.first) * f->w_ob;
+        return n;
+    }
+    n.axis[0] = lc_conv_axis_get(&p->conv, 0, s->kh, n.part / p->parts[1]);
+    n.axis[1] = lc_conv_axis_get(&p->conv, 1, s->kw, n.part % p->parts[1]);
+    const int64_t tap = f->w_ob / (s->kh * s->kw); /* floats of an output block */
+    n.weights += lc_conv_part_at(f, s->kh, s->kw, n.axis) +
+                 (n.group * f->ob + n.first) * n.axis[0].taps * n.axis[1].taps * tap;
+    return n;
+}
+
+/* Between the taps of neighbouring input channels in w. */
+static int64_t channel_step(const pack_prep *p)
+{
+    const lc_conv_shape *s = &p->shape;
+    return s->kh * s->kw * (p->conv.flags & LC_CONV_TRANSPOSED ? s->oc / s->groups : 1);
+}
+
 /* Where w's taps for an output channel and input channel 0 of its group are. */
-static const float *taps_of(const pack_prep *p, const float *w, int64_t oc)
+static int64_t taps_of(const pack_prep *p, int64_t oc)
 {
     const lc_conv_shape *s = &p->shape;
     const int64_t icg = s->ic / s->groups, ocg = s->oc / s->groups;
     const int64_t pair =
         p->conv.flags & LC_CONV_TRANSPOSED ? oc / ocg * icg * ocg + oc % ocg : oc * icg;
-    return w + pair * s->kh * s->kw;
+    return pair * s->kh * s->kw;
 }
 
-static void pack_direct(const pack_prep *p, int64_t group, const panel_lanes *l,
-                        const lc_conv_axis axis[2], float *to)
+/* The output channel of lane i of a panel, `blocks` further on; -1 for none. */
+static int64_t lane_channel(const pack_prep *p, const panel *n, int64_t blocks, int64_t i)
 {
+    const int64_t slot = (n->group * p->form.ob + n->first + blocks) * p->shape.block + i;
+    return i < n->there ? lc_conv_slot_channel(p->shape.y, p->shape.oc, slot) : -1;
+}
+
+/* `shift`, unless NULL, gets what is added to each lane that is in y. */
+static void find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
+                       const panel *n, int64_t blocks, lc_pack_lanes *l, float *shift)
+{
+    l->width = (int)n->width;
+    for (int64_t i = 0; i < n->width; i++) {
+        const int64_t oc = lane_channel(p, n, blocks, i);
+        fold fo = oc < 0 ? (fold){0, 0} : channel_fold(a, bind, oc);
+        l->lane[i] = oc < 0 ? -1 : taps_of(p, oc);
+        l->scale[i] = fo.scale;
+        if (i < n->there && shift)
+            shift[i] = (float)fo.shift;
+    }
+}
+
+/* Direct form: the next elements, channel by channel. */
+typedef struct direct_walk {
+    channel_walk channel;
+    int64_t ic, kh, kw; /* of the next element; kh, kw count the taps of the part */
+    int64_t row;        /* in rows */
+} direct_walk;
+
+static bool next_elements(const pack_prep *p, const panel *n, direct_walk *k, lc_pack_elements *e)
+{
+    const lc_conv_axis *h = &n->axis[0], *w = &n->axis[1];
+    const int64_t cb = p->form.cb, step = channel_step(p), inputs = group_inputs(p);
+    for (e->n = 0; e->n < LC_PACK_TILE && k->ic < inputs; e->n++) {
+        e->from[e->n] = k->ic * step + (h->tap + k->kh * h->tap_step) * p->shape.kw + w->tap +
+                        k->kw * w->tap_step;
+        e->row[e->n] = k->row * e->lanes->width;
+        k->row += cb;
+        if (++k->kw < w->taps)
+            continue;
+        k->kw = 0;
+        if (++k->kh < h->taps)
+            continue;
+        k->kh = 0;
+        k->ic++;
+        step_channel(&k->channel, cb);
+        k->row = k->channel.b * h->taps * w->taps * cb + k->channel.c;
+    }
+    return e->n > 0;
+}
+
+static void pack_direct(const pack_prep *p, const panel *n, const lc_pack_lanes *l, const float *w)
+{
+    const int64_t taps = n->axis[0].taps * n->axis[1].taps, cb = p->form.cb;
+    direct_walk k = {.channel = walk_channels(p)};
+    lc_pack_elements e = {.lanes = l};
+    while (next_elements(p, n, &k, &e))
+        p->kernels->pack(&e, w, n->weights);
+    if (!has_padding(p))
+        return;
     for (int64_t b = 0; b < p->form.ib; b++)
-        for (int64_t t = 0; t < axis[0].taps * axis[1].taps; t++) {
-            const int64_t kh = axis[0].tap + t / axis[1].taps * axis[0].tap_step;
-            const int64_t tap =
-                kh * p->shape.kw + axis[1].tap + t % axis[1].taps * axis[1].tap_step;
-            for (int64_t c = 0; c < p->form.cb; c++, to += l->width) {
-                const int64_t ic = input_channel(p, group, b, c);
-                if (l->simple && ic >= 0) {
-                    for (int64_t i = 0; i < l->width; i++)
-                        to[i] = l->w[i][ic * l->next + tap];
-                    continue;
-                }
-                for (int64_t i = 0; i < l->width; i++)
-                    to[i] = l->oc[i] < 0 || ic < 0
-                                ? 0.0f
-                                : (float)(l->w[i][ic * l->next + tap] * l->scale[i]);
-            }
-        }
+        for (int64_t c = 0; c < cb; c++)
+            for (int64_t t = 0; t < taps && input_channel(p, n->group, b, c) < 0; t++)
+                memset(n->weights + ((b * taps + t) * cb + c) * l->width, 0,
+                       (size_t)l->width * sizeof(float));
 }
 
-static void pack_winograd(const pack_prep *p, int64_t group, const panel_lanes *l, float *to)
+static void unpack_direct(const pack_prep *p, const panel *n, const lc_pack_lanes *l, float *w)
 {
-    const bool s2 = p->shape.algorithm == LC_CONV_WINOGRAD_S2;
-    const int64_t channels = p->form.ib * p->form.cb;
-    const bool turn = (p->conv.flags & LC_CONV_TRANSPOSED) != 0;
-    for (int64_t k = 0; k < channels; k++) {
-        const int64_t ic = input_channel(p, group, k / p->form.cb, k % p->form.cb);
-        for (int64_t lane = 0; lane < l->width; lane += LANES, to += LANES) {
-            double taps[9][LANES] = {{0}};
-            for (int64_t i = 0; i < LANES && ic >= 0; i++) {
-                if (l->oc[lane + i] < 0)
-                    continue;
-                const float *from = l->w[lane + i] + ic * l->next;
-                for (int t = 0; t < 9; t++)
-                    taps[t][i] = from[turn ? 8 - t : t] * l->scale[lane + i];
-            }
-            if (s2) /* two copies, each without the other's code */
-                winograd_weights(true, taps, to, channels * l->width);
-            else
-                winograd_weights(false, taps, to, channels * l->width);
-        }
-    }
+    direct_walk k = {.channel = walk_channels(p)};
+    lc_pack_elements e = {.lanes = l};
+    while (next_elements(p, n, &k, &e))
+        p->kernels->unpack(&e, n->weights, w);
 }
 
-/* b[row][column] of halves -> the right factors of Strassen's seven products, for the left ones of
- * kernels/winograd_kernels.h; LANES of them. */
-static void strassen_weights(const double *b11, const double *b12, const double *b21,
-                             const double *b22, double u[7][LANES])
+static lc_pack_filters filters_of(const pack_prep *p, const lc_pack_lanes *l)
 {
-    for (int i = 0; i < LANES; i++) {
-        u[0][i] = b11[i];
-        u[1][i] = b21[i];
-        u[2][i] = b22[i];
-        u[4][i] = b12[i] - b11[i];
-        u[5][i] = b22[i] - u[4][i];
-        u[3][i] = u[5][i] - b21[i];
-        u[6][i] = b22[i] - b12[i];
-    }
+    return (lc_pack_filters){.lanes = l,
+                             .next = channel_step(p),
+                             .turned = (p->conv.flags & LC_CONV_TRANSPOSED) != 0,
+                             .s2 = p->shape.algorithm == LC_CONV_WINOGRAD_S2,
+                             .pos = p->form.ib * p->form.cb * l->width};
+}
+
+/* The next filters: those of up to LC_PACK_TILE channels from *ic on; *row: where their rows are. */
+static bool next_filters(const pack_prep *p, channel_walk *k, int64_t *ic, lc_pack_filters *f,
+                         int64_t *row)
+{
+    const int64_t rest = group_inputs(p) - *ic, n = rest < k->left ? rest : k->left;
+    f->from = *ic * f->next;
+    f->n = (int)(n < LC_PACK_TILE ? n : LC_PACK_TILE);
+    *row = (k->b * p->form.cb + k->c) * f->lanes->width;
+    *ic += f->n;
+    if (f->n)
+        step_channels(k, f->n, p->form.cb);
+    return f->n > 0;
+}
+
+static void pack_winograd(const pack_prep *p, const panel *n, const lc_pack_lanes *l,
+                          const float *w)
+{
+    channel_walk k = walk_channels(p);
+    lc_pack_filters f = filters_of(p, l);
+    int64_t ic = 0, row;
+    while (next_filters(p, &k, &ic, &f, &row))
+        p->kernels->winograd(&f, w, n->weights + row);
+    if (!has_padding(p))
+        return;
+    lc_pack_lanes missing = {.width = l->width};
+    for (int i = 0; i < l->width; i++)
+        missing.lane[i] = -1;
+    f.lanes = &missing;
+    f.n = 1;
+    for (int64_t c = 0; c < p->form.ib * p->form.cb; c++)
+        if (input_channel(p, n->group, c / p->form.cb, c % p->form.cb) < 0)
+            p->kernels->winograd(&f, w, n->weights + c * l->width);
+}
+
+static void unpack_winograd(const pack_prep *p, const panel *n, const lc_pack_lanes *l, float *w)
+{
+    channel_walk k = walk_channels(p);
+    lc_pack_filters f = filters_of(p, l);
+    int64_t ic = 0, row;
+    while (next_filters(p, &k, &ic, &f, &row))
+        p->kernels->unwinograd(&f, n->weights + row, w);
 }
 
 /* l[q]: the panel's lanes of part q of the outputs. All lanes exist. */
-static void pack_strassen(const pack_prep *p, const panel_lanes *l, int parts, float *to)
+static lc_pack_parts parts_of(const pack_prep *p, const lc_pack_lanes *l, int parts)
 {
-    const int64_t part = p->shape.ic / parts, matrix = part * l->width;
-    for (int64_t k = 0; k < part; k++)
-        for (int64_t lane = 0; lane < l->width; lane += LANES, to += LANES) {
-            /* b[part of inputs][part of outputs] */
-            double b[4][4][LANES], t[4][7][LANES], u[49][LANES];
-            for (int r = 0; r < parts; r++)
-                for (int q = 0; q < parts; q++)
-                    for (int i = 0; i < LANES; i++)
-                        b[r][q][i] =
-                            l[q].w[lane + i][(r * part + k) * l[q].next] * l[q].scale[lane + i];
-            if (parts == 2)
-                strassen_weights(b[0][0], b[0][1], b[1][0], b[1][1], u);
-            for (int e = 0; parts == 4 && e < 4; e++) {
-                const int r = e / 2, q = e % 2;
-                strassen_weights(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], t[e]);
-            }
-            for (int f = 0; parts == 4 && f < 7; f++)
-                strassen_weights(t[0][f], t[1][f], t[2][f], t[3][f], u + f * 7);
-            for (int f = 0; f < (parts == 2 ? 7 : 49); f++)
-                for (int i = 0; i < LANES; i++)
-                    to[f * matrix + i] = (float)u[f][i];
-        }
+    const int64_t part = p->shape.ic / parts;
+    return (lc_pack_parts){.lanes = l,
+                           .parts = parts,
+                           .next = channel_step(p),
+                           .part = part * channel_step(p),
+                           .pos = part * l->width};
 }
 
-/* The lanes of the output blocks from block `first` of the group on, `there` of which are in y; and
- * their biases, if `bias`. */
-static panel_lanes find_lanes(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
-                              int64_t group, int64_t first, int64_t width, int64_t there, bool bias)
+static bool next_parts(const pack_prep *p, int64_t *k, lc_pack_parts *t)
 {
-    const lc_conv_shape *s = &p->shape;
-    const int64_t slot = (group * p->form.ob + first) * s->block; /* of the first one */
-    float *to = (float *)((char *)bind->out[0] + p->form.bias_at) + slot;
-    panel_lanes l = {.width = width,
-                     .next = s->kh * s->kw * (transposed(a) ? s->oc / s->groups : 1),
-                     .simple = !(a->flags & LC_CONV_BN)};
-    for (int64_t i = 0; i < width; i++) {
-        l.oc[i] = i < there ? lc_conv_slot_channel(s->y, s->oc, slot + i) : -1;
-        fold fo = l.oc[i] < 0 ? (fold){0, 0} : channel_fold(a, bind, l.oc[i]);
-        l.scale[i] = fo.scale;
-        l.w[i] = l.oc[i] < 0 ? NULL : taps_of(p, bind->in[0], l.oc[i]);
-        l.simple &= l.oc[i] >= 0;
-        if (i < there && bias)
-            to[i] = (float)fo.shift;
-    }
-    return l;
+    const int64_t rest = p->shape.ic / t->parts - *k;
+    t->from = *k * t->next;
+    t->n = (int)(rest < LC_PACK_TILE ? rest : LC_PACK_TILE);
+    *k += t->n;
+    return t->n > 0;
 }
 
-/* One panel of a part: the output blocks from block `first` of the group on. */
+static void pack_strassen(const pack_prep *p, const panel *n, const lc_pack_lanes *l, int parts,
+                          const float *w)
+{
+    lc_pack_parts t = parts_of(p, l, parts);
+    for (int64_t k = 0; next_parts(p, &k, &t);)
+        p->kernels->strassen(&t, w, n->weights + (k - t.n) * l->width);
+}
+
+static void unpack_strassen(const pack_prep *p, const panel *n, const lc_pack_lanes *l, int parts,
+                            float *w)
+{
+    lc_pack_parts t = parts_of(p, l, parts);
+    for (int64_t k = 0; next_parts(p, &k, &t);)
+        p->kernels->unstrassen(&t, n->weights + (k - t.n) * l->width, w);
+}
+
+static int output_parts(const pack_prep *p)
+{
+    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)p->shape.algorithm);
+    return winograd ? winograd->parts : 1;
+}
+
 static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_bind *bind,
-                       int64_t part, int64_t group, int64_t first)
+                       const panel *n)
 {
-    const lc_conv_shape *s = &p->shape;
-    const lc_conv_form *f = &p->form;
-    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)s->algorithm);
-    const int64_t there = (f->ob - first < 2 ? f->ob - first : 2) * s->block;
-    const int64_t width = winograd ? 2 * s->block : there;
-    const int parts = winograd ? winograd->parts : 1;
-    panel_lanes l[4];
-    for (int q = 0; q < parts; q++)
-        l[q] = find_lanes(p, a, bind, group, first + q * f->ob / parts, width, there, part == 0);
-    float *to = bind->out[0];
-    if (winograd) {
-        to += (group * f->panels * 2 + first) * f->w_ob;
-        if (parts > 1)
-            pack_strassen(p, l, parts, to);
-        else
-            pack_winograd(p, group, l, to);
-        return;
+    const int parts = output_parts(p);
+    float *shift = (float *)((char *)bind->out[0] + p->form.bias_at);
+    lc_pack_lanes l[LC_UNPACK_RANGES];
+    for (int q = 0; q < parts; q++) {
+        const int64_t blocks = q * p->form.ob / parts;
+        const int64_t slot = (n->group * p->form.ob + n->first + blocks) * p->shape.block;
+        find_lanes(p, a, bind, n, blocks, &l[q], n->part == 0 ? shift + slot : NULL);
     }
-    const lc_conv_axis axis[2] = {lc_conv_axis_get(&p->conv, 0, s->kh, part / p->parts[1]),
-                                  lc_conv_axis_get(&p->conv, 1, s->kw, part % p->parts[1])};
-    const int64_t tap = f->w_ob / (s->kh * s->kw); /* floats of an output block */
-    to += lc_conv_part_at(f, s->kh, s->kw, axis);
-    pack_direct(p, group, l, axis,
-                to + (group * f->ob + first) * axis[0].taps * axis[1].taps * tap);
+    if (parts > 1)
+        pack_strassen(p, n, l, parts, bind->in[0]);
+    else if (lc_conv_winograd_form((uint32_t)p->shape.algorithm))
+        pack_winograd(p, n, l, bind->in[0]);
+    else
+        pack_direct(p, n, l, bind->in[0]);
 }
 
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -365,9 +446,10 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
 {
     (void)phase;
     const pack_prep *p = step->prep;
-    for (int64_t item = begin; item < end; item++)
-        pack_panel(p, step->attr, bind, item / (p->form.panels * p->form.groups),
-                   item / p->form.panels % p->form.groups, item % p->form.panels * 2);
+    for (int64_t item = begin; item < end; item++) {
+        const panel n = panel_of(p, item, bind->out[0]);
+        pack_panel(p, step->attr, bind, &n);
+    }
     /* The gap between weights and biases: nothing reads it, but a blob's bytes should be a function
      * of its inputs. */
     if (begin == 0 && end > 0) {
@@ -377,10 +459,65 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
     return LC_OK;
 }
 
+/* --- and back */
+
+static int unpack_bits(const lc_step *step)
+{
+    const pack_prep *p = step->prep;
+    if (p->conv.flags & LC_CONV_TRANSPOSED)
+        return 0; /* a form for training, where weights are needed anyway */
+    const lc_conv_algorithm algorithm = (lc_conv_algorithm)p->shape.algorithm;
+    return algorithm == LC_CONV_DIRECT || algorithm == LC_CONV_WINOGRAD_S2 ? 2 : 4;
+}
+
+static int unpack_rows(const lc_step *step, int64_t item, int64_t *first, int64_t *count)
+{
+    const pack_prep *p = step->prep;
+    const panel n = panel_of(p, item, NULL);
+    const int parts = output_parts(p);
+    for (int q = 0; q < parts; q++) {
+        *count = first[q] = 0;
+        for (int64_t i = 0; i < n.there; i++) {
+            const int64_t oc = lane_channel(p, &n, q * p->form.ob / parts, i);
+            if (oc >= 0 && (*count)++ == 0)
+                first[q] = oc;
+        }
+    }
+    return parts;
+}
+
+static void unpack_run(const lc_step *step, const lc_bind *bind, int64_t item, float *const *to)
+{
+    const pack_prep *p = step->prep;
+    const panel n = panel_of(p, item, bind->out[0]);
+    const int parts = output_parts(p);
+    lc_pack_lanes l[LC_UNPACK_RANGES];
+    for (int q = 0; q < parts; q++) {
+        int64_t first = -1;
+        find_lanes(p, step->attr, bind, &n, q * p->form.ob / parts, &l[q], NULL);
+        for (int i = 0; i < l[q].width; i++) {
+            if (l[q].lane[i] < 0)
+                continue;
+            first = first < 0 ? l[q].lane[i] : first;
+            l[q].lane[i] += to[q] - to[0] - first;
+            l[q].scale[i] = l[q].scale[i] != 0 ? 1 / l[q].scale[i] : 0;
+        }
+    }
+    if (parts > 1)
+        unpack_strassen(p, &n, l, parts, to[0]);
+    else if (lc_conv_winograd_form((uint32_t)p->shape.algorithm))
+        unpack_winograd(p, &n, l, to[0]);
+    else
+        unpack_direct(p, &n, l, to[0]);
+}
+
+static const lc_unpack unpack = {unpack_bits, unpack_rows, unpack_run};
+
 const lc_op lc_op_conv2d_pack = {
     .name = "conv2d_pack",
     .attr_size = sizeof(lc_conv_pack_attr),
     .infer = pack_infer,
     .prepare = pack_prepare,
     .run = pack_run,
+    .unpack = &unpack,
 };

@@ -184,14 +184,42 @@ static lc_status pack_prepare(lc_step *step)
     return LC_OK;
 }
 
+/* The lanes of a panel: rows of w from the first one on, as they are. Returns how many there are. */
+static int64_t find_lanes(const lc_matrix *p, int block, int64_t panel, lc_pack_lanes *l)
+{
+    const int64_t rest = p->n - panel * 2 * block;
+    l->width = (p->blocks - panel * 2 < 2 ? 1 : 2) * block;
+    for (int i = 0; i < l->width; i++) {
+        l->lane[i] = i < rest ? i * p->k : -1;
+        l->scale[i] = i < rest ? 1 : 0;
+    }
+    return rest < l->width ? rest : l->width;
+}
+
+static bool next_elements(int64_t k, int64_t *at, lc_pack_elements *e)
+{
+    for (e->n = 0; e->n < LC_PACK_TILE && *at < k; e->n++, ++*at) {
+        e->from[e->n] = *at;
+        e->row[e->n] = *at * e->lanes->width;
+    }
+    return e->n > 0;
+}
+
 static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
                           int64_t end)
 {
     (void)phase;
     const pack_attr *a = step->attr;
     const lc_matrix *p = step->prep;
-    for (int64_t panel = begin; panel < end; panel++)
-        lc_matrix_pack_panel(p, a->block, panel, bind->out[0], bind->in[0], 1, p->k);
+    for (int64_t panel = begin; panel < end; panel++) {
+        const int64_t first = panel * 2 * a->block * p->k; /* in w and in the blob */
+        lc_pack_lanes l;
+        lc_pack_elements e = {.lanes = &l};
+        find_lanes(p, a->block, panel, &l);
+        for (int64_t at = 0; next_elements(p->k, &at, &e);)
+            step->kernels->pack.pack(&e, (const float *)bind->in[0] + first,
+                                     (float *)bind->out[0] + first);
+    }
     if (begin == 0 && end > 0) {
         const size_t used = (size_t)lc_matrix_packed_floats(p, a->block) * sizeof(float);
         const size_t at = bias_at(p, a->block),
@@ -203,10 +231,40 @@ static lc_status pack_run(const lc_step *step, const lc_bind *bind, int phase, i
     return LC_OK;
 }
 
+static int unpack_bits(const lc_step *step)
+{
+    (void)step;
+    return 2;
+}
+
+static int unpack_rows(const lc_step *step, int64_t item, int64_t *first, int64_t *count)
+{
+    const int block = ((const pack_attr *)step->attr)->block;
+    lc_pack_lanes l;
+    *count = find_lanes(step->prep, block, item, &l);
+    *first = item * 2 * block;
+    return 1;
+}
+
+static void unpack_run(const lc_step *step, const lc_bind *bind, int64_t item, float *const *to)
+{
+    const int block = ((const pack_attr *)step->attr)->block;
+    const lc_matrix *p = step->prep;
+    lc_pack_lanes l;
+    lc_pack_elements e = {.lanes = &l};
+    find_lanes(p, block, item, &l);
+    for (int64_t at = 0; next_elements(p->k, &at, &e);)
+        step->kernels->pack.unpack(&e, (const float *)bind->out[0] + item * 2 * block * p->k,
+                                   to[0]);
+}
+
+static const lc_unpack unpack = {unpack_bits, unpack_rows, unpack_run};
+
 const lc_op lc_op_linear_pack = {
     .name = "linear_pack",
     .attr_size = sizeof(pack_attr),
     .infer = pack_infer,
     .prepare = pack_prepare,
     .run = pack_run,
+    .unpack = &unpack,
 };

@@ -116,6 +116,20 @@ enum { /* lc_op.flags */
        LC_OP_STATISTICS = 16
 };
 
+/* How a packing op goes back, nearly: its rounded products are undone, rounded again. What is left
+ * over, a few units in the last place, graph/residue.h keeps. */
+#define LC_UNPACK_RANGES 4
+typedef struct lc_unpack {
+    /* In how many bits nearly all leftovers fit: 2 (-1 .. 1) or 4 (-7 .. 7). 0: this form has no
+     * way back. */
+    int (*bits)(const lc_step *step);
+    /* Which rows (along dim 0) of input 0 an item packs: up to LC_UNPACK_RANGES ranges of *count
+     * rows, which begin with first[]. Returns how many ranges. */
+    int (*rows)(const lc_step *step, int64_t item, int64_t *first, int64_t *count);
+    /* Writes the rows of range i to to[i]; bind->in[0] is not read. */
+    void (*run)(const lc_step *step, const lc_bind *bind, int64_t item, float *const *to);
+} lc_unpack;
+
 struct lc_op {
     const char *name; /* PyTorch's, e.g. "conv2d" */
     size_t
@@ -153,6 +167,9 @@ struct lc_op {
 
     lc_status (*run)(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
                      int64_t end);
+
+    /* Packing ops, which have one phase and no shared scratch: the way back. NULL: none. */
+    const lc_unpack *unpack;
 
     /* Appends the nodes of its gradient. NULL: there is none (argmax, packing); asking for a
      * gradient through it is an error. */

@@ -39,8 +39,8 @@ static lc_status open_slot(lc_slot *slot, lc_slot_use use, size_t bytes)
     } else {
         LC_TRY(lc_param_storage(slot->param, &slot->held));
     }
-    if (slot->held)
-        slot->in = lc_storage_data(slot->held);
+    if (slot->held && !(slot->in = lc_storage_data(slot->held)))
+        return LC_ERR_MEMORY;
     if (!write)
         return LC_OK;
     /* The parameter and this slot are the two holders that may be. */

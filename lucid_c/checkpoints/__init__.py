@@ -9,7 +9,7 @@ from .checkpoint import Checkpoint, open_checkpoint, resolve
 from .entry import Entry
 from .keys import KeyMap, map_keys
 from .loading import LoadResult, load, load_into
-from .pickle_machine import Placeholder
+from .placeholder import Placeholder
 from .safetensors_file import save
 from .training_state import load_training_state, save_training_state
 

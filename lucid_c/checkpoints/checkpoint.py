@@ -6,15 +6,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .entry import Entry, SharedFile
-from .npz_file import read_npz
-from .pickle_machine import Placeholder
+from .placeholder import Placeholder
 from .safetensors_file import read_safetensors
 from .state_dict import find_state_dict, strip_prefixes
-from .torch_file import read_pickle, read_torch_zip
-from .zip_file import ZipArchive
+
+# The readers of other formats than safetensors are imported when such a file is opened.
+if TYPE_CHECKING:
+    from .zip_file import ZipArchive
 
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _HUB = "hf-hub:"
@@ -59,6 +60,8 @@ class Checkpoint(Mapping[str, Entry]):
         file = self._file
         head = file.read_at(0, 512)
         if head[:4] == b"PK\x03\x04":
+            from .zip_file import ZipArchive
+
             self._archive = ZipArchive(file)
             self.payload = max(self.payload, self._archive.payload)
             self._read_archive(self._archive)
@@ -66,6 +69,8 @@ class Checkpoint(Mapping[str, Entry]):
             self.format = "safetensors"
             self.tree, self.metadata = read_safetensors(file)
         elif head[:2] in _PICKLES:
+            from .torch_file import read_pickle
+
             self.tree, is_torch = read_pickle(file)
             self.format = "torch-legacy" if is_torch else "pickle"
         else:
@@ -81,9 +86,13 @@ class Checkpoint(Mapping[str, Entry]):
     def _read_archive(self, archive: ZipArchive) -> None:
         pickles = [name for name in archive.members if ("/" + name).endswith("/data.pkl")]
         if len(pickles) == 1:
+            from .torch_file import read_torch_zip
+
             self.format = "torch"
             self.tree = read_torch_zip(archive, pickles[0].removesuffix("data.pkl"))
         elif not pickles and any(name.endswith(".npy") for name in archive.members):
+            from .npz_file import read_npz
+
             self.format = "npz"
             self.tree = read_npz(archive)
         else:

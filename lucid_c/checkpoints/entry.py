@@ -115,6 +115,21 @@ class MemoryBlob:
         view[:] = self.data[offset : offset + len(view)]
 
 
+class Storage:
+    """The memory of one or several tensors: `numel` elements from byte `start` of a blob."""
+
+    def __init__(self, blob: Any, dtype: str, numel: int, start: int = 0) -> None:
+        self.blob = blob
+        self.dtype = dtype
+        self.numel = numel
+        self.start = start
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return DTYPES[self.dtype][0] // 8
+
+
 def contiguous_strides(shape: tuple[int, ...], fortran: bool = False) -> tuple[int, ...]:
     """Strides, in elements, of a dense array in C or Fortran order."""
     strides = [1] * len(shape)

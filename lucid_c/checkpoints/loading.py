@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .checkpoint import Checkpoint, depends_on, open_checkpoint, open_tree
-from .entry import Blob, Entry
+from .entry import Blob, Entry, Storage
 from .keys import KeyMap, map_keys
-from .pickle_machine import Placeholder
+from .placeholder import Placeholder
 from .state_dict import is_tensor_like
-from .torch_globals import Storage
 
 # Tensors may share memory in a file, but not so that a small file fills the machine.
 MAX_SHARING = 8
@@ -167,9 +166,8 @@ def load_into(
         keys = map_keys(shapes, targets)
         try:
             _check(checkpoint, keys, strict)
-            arrays = {}
+            arrays = model._fresh(keys.sources)
             for target, source in keys.sources.items():
-                arrays[target] = np.empty(targets[target], np.float32)
                 _named(source, checkpoint[source].read_into, arrays[target])
         except ValueError as error:
             raise ValueError(f"{checkpoint.path}: {error}") from None

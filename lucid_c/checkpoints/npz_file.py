@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .entry import DTYPES, Entry, contiguous_strides
-from .pickle_machine import Placeholder
+from .placeholder import Placeholder
 from .zip_file import ZipArchive
 
 HEADER_BYTES = 1 << 16

@@ -18,6 +18,7 @@ import numpy as np
 
 from .entry import Blob, Entry, MemoryBlob
 from .pickle_stream import MAX_LINE, FileStream
+from .placeholder import Placeholder
 
 # An object costs 1, a container 10, a copy its length: at most a few hundred MB in all.
 BUDGET = 5_000_000
@@ -26,30 +27,6 @@ MAX_TUPLE_KEYS = 4096
 _MARK = object()
 
 Rule = Callable[["Machine", tuple], Any]
-
-
-class Placeholder:
-    """A global of the file that was not built, or the result of calling one.
-
-    Attributes
-    ----------
-    name : str
-        Full name in the file, such as ``"argparse.Namespace"``.
-    args : tuple or None
-        Arguments of the call; None for the global itself.
-    state : object
-        State the file wanted to give to the object; None if there is none.
-    """
-
-    __slots__ = ("args", "name", "state")
-
-    def __init__(self, name: str, args: tuple | None = None, state: Any = None) -> None:
-        self.name = name
-        self.args = args
-        self.state = state
-
-    def __repr__(self) -> str:
-        return f"<placeholder for {self.name}>"
 
 
 class Machine:

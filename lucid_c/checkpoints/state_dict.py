@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .entry import Entry
-from .pickle_machine import Placeholder
+from .placeholder import Placeholder
 
 # Where training scripts keep the weights, in order of preference.
 PLAIN_KEYS = (

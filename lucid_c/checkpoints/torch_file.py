@@ -11,10 +11,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from .entry import Blob, SharedFile
-from .pickle_machine import Machine, Placeholder
+from .entry import Blob, SharedFile, Storage
+from .pickle_machine import Machine
 from .pickle_stream import FileStream, MemoryStream
-from .torch_globals import MAX_SIZE, RULES, Storage, storage_dtype
+from .placeholder import Placeholder
+from .torch_globals import MAX_SIZE, RULES, storage_dtype
 from .zip_file import ZipArchive
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

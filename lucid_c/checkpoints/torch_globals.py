@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .entry import DTYPES, Blob, Entry, MemoryBlob, contiguous_strides
-from .pickle_machine import Machine, Placeholder, Rule, as_blob
+from .entry import DTYPES, Blob, Entry, MemoryBlob, Storage, contiguous_strides
+from .pickle_machine import Machine, Rule, as_blob
+from .placeholder import Placeholder
 
 MAX_DIMS = 32
 MAX_SIZE = 1 << 48
@@ -36,21 +37,6 @@ STORAGE_DTYPES = {
     "_UntypedStorage": "uint8",
 }
 _DTYPE_ALIASES = {"float": "float32", "double": "float64", "half": "float16", "long": "int64"}
-
-
-class Storage:
-    """The memory of one or several tensors: `numel` elements from byte `start` of a blob."""
-
-    def __init__(self, blob: Any, dtype: str, numel: int, start: int = 0) -> None:
-        self.blob = blob
-        self.dtype = dtype
-        self.numel = numel
-        self.start = start
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes per element."""
-        return DTYPES[self.dtype][0] // 8
 
 
 def storage_dtype(global_: Any) -> str | None:

@@ -1,6 +1,6 @@
 """Modules: the base class of layers, blocks, models and of modules written in Python."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
@@ -335,6 +335,12 @@ class Module(Tree):
         """Return what the state dict consists of; checkpoints read their shapes."""
         return dict(self._named_state())
 
+    def _fresh(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return arrays for new contents, to be filled and given to `_commit`."""
+        slots = self._state_slots()
+        names = list(names)
+        return dict(zip(names, _core.fresh([slots[name] for name in names]), strict=True))
+
     def _commit(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take float32 arrays over as contents, all or none."""
         slots = self._state_slots()
@@ -389,12 +395,12 @@ class Module(Tree):
         keys = map_keys({name: array.shape for name, array in given.items()}, targets)
         if keys.misshapen or (strict and (keys.missing or keys.unexpected)):
             raise ValueError(mismatch(type(self).__name__, keys))
-        arrays = {}
+        arrays = self._fresh(keys.sources)
         for target, source in keys.sources.items():
             if given[source].dtype.kind not in "fiub":
                 raise TypeError(f"{source!r} must hold numbers, not {given[source].dtype}")
-            arrays[target] = np.array(given[source], np.float32, order="C")
-        _core.commit([(slots[name], array) for name, array in arrays.items()])
+            np.copyto(arrays[target], given[source], casting="unsafe")
+        self._commit(arrays)
         return LoadResult(keys.missing, keys.unexpected)
 
     def save(self, path: "str | os.PathLike[str]") -> None:

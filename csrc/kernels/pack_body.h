@@ -1,0 +1,293 @@
+/* The packing kernels, written in steps of 8 lanes that compilers turn into vectors. A file that
+ * includes this defines before how 8 lanes are moved:
+ *
+ *     gather8   elements [0, n), n <= 8, of 8 lanes -> f[element][lane]; missing lanes: zeros
+ *     scatter8  back; missing lanes are left out */
+#ifndef LC_KERNELS_PACK_BODY_H
+#define LC_KERNELS_PACK_BODY_H
+
+#include "kernels/winograd_kernels.h"
+
+enum { L = 8 };
+#define PACK_ALIGNED __attribute__((aligned(32)))
+
+static void gather8(const float *w, const int64_t lane[L], const int64_t *from, int n, float *f);
+static void scatter8(const float *f, const int64_t lane[L], const int64_t *from, int n, float *w);
+
+static inline int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Elements [0, n) of 8 lanes as f[element][lane]; f has room for n, rounded up to 8. */
+static inline void gather(const float *w, const lc_pack_lanes *l, int i, const int64_t *from, int n,
+                          float *f)
+{
+    for (int e = 0; e < n; e += 8)
+        gather8(w, l->lane + i, from + e, least(n - e, 8), f + e * L);
+}
+
+static inline void scatter(const float *f, const lc_pack_lanes *l, int i, const int64_t *from,
+                           int n, float *w)
+{
+    for (int e = 0; e < n; e += 8)
+        scatter8(f + e * L, l->lane + i, from + e, least(n - e, 8), w);
+}
+
+static inline void scale8(const float *from, const double *scale, float *to)
+{
+    for (int i = 0; i < L; i++)
+        to[i] = (float)(from[i] * scale[i]);
+}
+
+static inline void widen8(const float *from, const double *scale, double *to)
+{
+    for (int i = 0; i < L; i++)
+        to[i] = from[i] * scale[i];
+}
+
+static inline void narrow8(const double *from, float *to)
+{
+    for (int i = 0; i < L; i++)
+        to[i] = (float)from[i];
+}
+
+static void pack(const lc_pack_elements *t, const float *w, float *rows)
+{
+    float f[LC_PACK_TILE * L] PACK_ALIGNED;
+    for (int i = 0; i < t->lanes->width; i += L) {
+        gather(w, t->lanes, i, t->from, t->n, f);
+        for (int e = 0; e < t->n; e++)
+            scale8(f + e * L, t->lanes->scale + i, rows + t->row[e] + i);
+    }
+}
+
+static void unpack(const lc_pack_elements *t, const float *rows, float *w)
+{
+    float f[LC_PACK_TILE * L] PACK_ALIGNED;
+    for (int i = 0; i < t->lanes->width; i += L) {
+        for (int e = 0; e < t->n; e++)
+            scale8(rows + t->row[e] + i, t->lanes->scale + i, f + e * L);
+        scatter(f, t->lanes, i, t->from, t->n, w);
+    }
+}
+
+/* --- 3x3 */
+
+/* A column or row of three numbers becomes six. */
+static inline void six(bool s2, const double *a, const double *b, const double *c, double u[6][L])
+{
+    for (int i = 0; i < L && !s2; i++) {
+        const double s = (a[i] + c[i]) * (1. / 3), m = b[i] * (1. / 3);
+        u[0][i] = a[i];
+        u[1][i] = m + s;
+        u[2][i] = m - s;
+        u[3][i] = (a[i] * 4 + b[i] * 2 + c[i]) * (-4. / 15);
+        u[4][i] = (a[i] - b[i] * 2 + c[i] * 4) * (1. / 15);
+        u[5][i] = c[i];
+    }
+    for (int i = 0; i < L && s2; i++) {
+        u[0][i] = a[i];
+        u[1][i] = (c[i] - a[i]) * (2. / 9);
+        u[2][i] = (a[i] * 2 + c[i]) * (-4. / 9);
+        u[3][i] = (a[i] + c[i] * 2) * (1. / 9);
+        u[4][i] = c[i];
+        u[5][i] = b[i];
+    }
+}
+
+/* f[tap][lane] -> 36 rows, `pos` apart. */
+static inline void transform(bool s2, const float *f, const double *scale, float *u, int64_t pos)
+{
+    double t[3][6][L] PACK_ALIGNED, r[6][L] PACK_ALIGNED;
+    for (int j = 0; j < 3; j++) {
+        double a[L], b[L], c[L];
+        widen8(f + j * L, scale, a);
+        widen8(f + (3 + j) * L, scale, b);
+        widen8(f + (6 + j) * L, scale, c);
+        six(s2, a, b, c, t[j]);
+    }
+    for (int i = 0; i < 6; i++) {
+        six(s2, t[0][i], t[1][i], t[2][i], r);
+        for (int j = 0; j < 6; j++, u += pos)
+            narrow8(r[j], u);
+    }
+}
+
+/* Three numbers out of six: two are there, and for stride 2 the third one too, else it is half of
+ * three times the sum of two others. */
+static inline void three(bool s2, double u[6][L], double *a, double *b, double *c)
+{
+    for (int i = 0; i < L; i++) {
+        a[i] = u[0][i];
+        b[i] = s2 ? u[5][i] : 1.5 * (u[1][i] + u[2][i]);
+        c[i] = s2 ? u[4][i] : u[5][i];
+    }
+}
+
+static inline void untransform(bool s2, const float *u, int64_t pos, const double *scale, float *f)
+{
+    static const double one[L] = {1, 1, 1, 1, 1, 1, 1, 1};
+    double r[6][L] PACK_ALIGNED, t[3][6][L] PACK_ALIGNED, v[3][L];
+    for (int j = 0; j < 6; j++) {
+        if (s2 && (j == 1 || j == 2 || j == 3))
+            continue;
+        for (int i = 0; i < 6; i++)
+            widen8(u + (i * 6 + j) * pos, one, r[i]);
+        three(s2, r, t[0][j], t[1][j], t[2][j]);
+    }
+    for (int row = 0; row < 3; row++) {
+        three(s2, t[row], v[0], v[1], v[2]);
+        for (int j = 0; j < 3; j++)
+            for (int i = 0; i < L; i++)
+                f[(row * 3 + j) * L + i] = (float)(v[j][i] * scale[i]);
+    }
+}
+
+/* Where the taps of all filters are. */
+static inline void tap_offsets(const lc_pack_filters *t, int64_t from[LC_PACK_TILE * 9])
+{
+    for (int k = 0; k < t->n; k++)
+        for (int tap = 0; tap < 9; tap++)
+            from[k * 9 + tap] = t->from + k * t->next + (t->turned ? 8 - tap : tap);
+}
+
+static void winograd(const lc_pack_filters *t, const float *w, float *u)
+{
+    const int width = t->lanes->width;
+    int64_t from[LC_PACK_TILE * 9];
+    float f[LC_PACK_TILE * 9 * L] PACK_ALIGNED;
+    tap_offsets(t, from);
+    for (int i = 0; i < width; i += L) {
+        const double *scale = t->lanes->scale + i;
+        gather(w, t->lanes, i, from, t->n * 9, f);
+        for (int k = 0; k < t->n && !t->s2; k++) /* two copies, each without the other's code */
+            transform(false, f + k * 9 * L, scale, u + k * width + i, t->pos);
+        for (int k = 0; k < t->n && t->s2; k++)
+            transform(true, f + k * 9 * L, scale, u + k * width + i, t->pos);
+    }
+}
+
+static void unwinograd(const lc_pack_filters *t, const float *u, float *w)
+{
+    const int width = t->lanes->width;
+    int64_t from[LC_PACK_TILE * 9];
+    float f[LC_PACK_TILE * 9 * L] PACK_ALIGNED;
+    tap_offsets(t, from);
+    for (int i = 0; i < width; i += L) {
+        const double *scale = t->lanes->scale + i;
+        for (int k = 0; k < t->n && !t->s2; k++)
+            untransform(false, u + k * width + i, t->pos, scale, f + k * 9 * L);
+        for (int k = 0; k < t->n && t->s2; k++)
+            untransform(true, u + k * width + i, t->pos, scale, f + k * 9 * L);
+        scatter(f, t->lanes, i, from, t->n * 9, w);
+    }
+}
+
+/* --- 1x1 */
+
+/* b[row][column] of halves -> the right factors of Strassen's seven products. */
+static inline void seven(const double *b11, const double *b12, const double *b21, const double *b22,
+                         double u[7][L])
+{
+    for (int i = 0; i < L; i++) {
+        u[0][i] = b11[i];
+        u[1][i] = b21[i];
+        u[2][i] = b22[i];
+        u[4][i] = b12[i] - b11[i];
+        u[5][i] = b22[i] - u[4][i];
+        u[3][i] = u[5][i] - b21[i];
+        u[6][i] = b22[i] - b12[i];
+    }
+}
+
+static inline void unseven(double u[7][L], double *b11, double *b12, double *b21, double *b22)
+{
+    for (int i = 0; i < L; i++) {
+        b11[i] = u[0][i];
+        b12[i] = u[4][i] + u[0][i];
+        b21[i] = u[1][i];
+        b22[i] = u[2][i];
+    }
+}
+
+static inline void channel_offsets(const lc_pack_parts *t, int row, int64_t from[LC_PACK_TILE])
+{
+    for (int k = 0; k < t->n; k++)
+        from[k] = t->from + row * t->part + k * t->next;
+}
+
+static void strassen(const lc_pack_parts *t, const float *w, float *u)
+{
+    const int parts = t->parts, width = t->lanes->width;
+    int64_t from[LC_PACK_TILE];
+    float f[4][4][LC_PACK_TILE * L] PACK_ALIGNED; /* [part of inputs][part of outputs] */
+    for (int i = 0; i < width; i += L) {
+        for (int r = 0; r < parts; r++) {
+            channel_offsets(t, r, from);
+            for (int q = 0; q < parts; q++)
+                gather(w, &t->lanes[q], i, from, t->n, f[r][q]);
+        }
+        for (int k = 0; k < t->n; k++) {
+            double b[4][4][L], s[4][7][L], v[49][L];
+            for (int r = 0; r < parts; r++)
+                for (int q = 0; q < parts; q++)
+                    widen8(f[r][q] + k * L, t->lanes[q].scale + i, b[r][q]);
+            if (parts == 2)
+                seven(b[0][0], b[0][1], b[1][0], b[1][1], v);
+            for (int e = 0; parts == 4 && e < 4; e++) {
+                const int r = e / 2, q = e % 2;
+                seven(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], s[e]);
+            }
+            for (int m = 0; parts == 4 && m < 7; m++)
+                seven(s[0][m], s[1][m], s[2][m], s[3][m], v + m * 7);
+            for (int m = 0; m < (parts == 2 ? 7 : 49); m++)
+                narrow8(v[m], u + m * t->pos + k * width + i);
+        }
+    }
+}
+
+static inline void load_seven(const float *u, int64_t pos, double v[7][L])
+{
+    for (int m = 0; m < 7; m++)
+        for (int i = 0; i < L && m != 3 && m != 5 && m != 6; i++)
+            v[m][i] = u[m * pos + i];
+}
+
+static void unstrassen(const lc_pack_parts *t, const float *u, float *w)
+{
+    const int parts = t->parts, width = t->lanes->width;
+    int64_t from[LC_PACK_TILE];
+    float f[4][4][LC_PACK_TILE * L] PACK_ALIGNED;
+    for (int i = 0; i < width; i += L) {
+        for (int k = 0; k < t->n; k++) {
+            double b[4][4][L], s[4][7][L], v[7][L];
+            const float *at = u + k * width + i;
+            if (parts == 2) {
+                load_seven(at, t->pos, v);
+                unseven(v, b[0][0], b[0][1], b[1][0], b[1][1]);
+            }
+            for (int m = 0; parts == 4 && m < 7; m++) {
+                if (m == 3 || m == 5 || m == 6)
+                    continue;
+                load_seven(at + m * 7 * t->pos, t->pos, v);
+                unseven(v, s[0][m], s[1][m], s[2][m], s[3][m]);
+            }
+            for (int e = 0; parts == 4 && e < 4; e++) {
+                const int r = e / 2, q = e % 2;
+                unseven(s[e], b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2]);
+            }
+            for (int r = 0; r < parts; r++)
+                for (int q = 0; q < parts; q++)
+                    for (int j = 0; j < L; j++)
+                        f[r][q][k * L + j] = (float)(b[r][q][j] * t->lanes[q].scale[i + j]);
+        }
+        for (int r = 0; r < parts; r++) {
+            channel_offsets(t, r, from);
+            for (int q = 0; q < parts; q++)
+                scatter(f[r][q], &t->lanes[q], i, from, t->n, w);
+        }
+    }
+}
+
+#endif
