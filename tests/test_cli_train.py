@@ -207,10 +207,11 @@ def test_wrong_folders_give_one_line(cli, copied):
 
 def test_a_full_disk_ends_clearly(cli, pictures, monkeypatch):
     def full(path, **parts):
-        raise OSError(28, "No space left on device", path)
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(trainer, "save_training_state", full)
-    assert "No space left" in fails(cli, "train", pictures, *QUICK, "--output", "run")
+    message = fails(cli, "train", pictures, *QUICK, "--output", "run")
+    assert "No space left on device: 'run/last.safetensors'" in message
 
 
 CHILD = """

@@ -311,13 +311,13 @@ class Trainer:
         self._mark()
         left = (self.recipe.epochs - self.epoch) * seconds
         self.report(_line(row, self.recipe.epochs, left))
+        self._log_epoch(row)
         if better:
             self._quietly(BEST, self._save_best)
         if self.epoch == self.recipe.epochs:
             self.save()
         else:
             self._save_or_warn()
-        self._log_epoch(row)
 
     def _set_drop_block(self, rate: float) -> None:
         for module in list(self.model.modules()):
@@ -389,7 +389,10 @@ class Trainer:
             "means": [[mean.total, mean.weight] for mean in (self._loss, self._top1)],
         }
         parts |= {"recipe": self.recipe.to_dict(), "classes": self.classes}
-        save_training_state(self._path(LAST), **parts)
+        try:
+            save_training_state(self._path(LAST), **parts)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), self._path(LAST)) from error
         self._saved_at = time.monotonic()
 
     def _parts(self) -> dict[str, Any]:
