@@ -10,7 +10,9 @@ The 1797 digits are split before anything else, by `split`: every fifth of each 
 The held-out digits choose nothing. The settings below were chosen with --validate, which splits
 the training part once more in the same way, trains on four fifths of it and prints the accuracy
 on the last fifth after every epoch; it does not read the held-out digits. Without --validate all
-of the training part is used, and the held-out digits are classified once, at the end.
+of the training part is used, and the held-out digits are classified once, at the end. The
+validation part has 290 digits, so that one is 0.3 %; eleven runs with settings near these gave 97.9
+to 99.3 %, and most differences between them are no larger than those between seeds.
 
 The same seed gives the same weights for any number of threads (on one instruction set).
 """
