@@ -20,6 +20,7 @@ from . import _core
 from ._files import replacing
 from ._inputs import check_model, eval_mode, example
 from ._reporting import counted, shape_text, table
+from .autograd import no_grad
 
 if TYPE_CHECKING:
     from .nn import Module
@@ -357,7 +358,8 @@ def _measure(
     for turn in range(REPEATS + 1):
         for name in names:
             flush()
-            _, report = _core.profile(_core.conv2d_by, name, *rest)
+            with no_grad():
+                _, report = _core.profile(_core.conv2d_by, name, *rest)
             seconds = sum(row["seconds"] for row in report["rows"] if row["op"] == "conv2d")
             if turn:  # the first packs the weights
                 best[name] = min(seconds, best.get(name, seconds))

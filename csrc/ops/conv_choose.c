@@ -132,12 +132,12 @@ static const char *refusal(const conv_layer *l, int i)
     const lc_conv2d_attr *a = l->attr;
     const int kernel = algorithms[i].kernel, stride = algorithms[i].stride;
     if (kernel && (l->w->dim[2] != kernel || l->w->dim[3] != kernel))
-        return "another kernel";
+        return kernel == 3 ? "the kernel is not 3x3" : "the kernel is not 1x1";
     if (kernel && (a->flags & LC_CONV_TRANSPOSED) && (a->stride[0] != 1 || a->stride[1] != 1))
         return "transposed with a stride";
     if (kernel && (a->stride[0] != a->stride[1] || (stride && a->stride[0] != stride) ||
                    a->dilation[0] != 1 || a->dilation[1] != 1))
-        return "another stride or dilation";
+        return "not its stride, or a dilation";
     return algorithms[i].refuses(l);
 }
 
