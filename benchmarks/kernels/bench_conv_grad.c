@@ -76,7 +76,7 @@ static int prepare(job *j, const lc_op *op, const lc_kernels *k)
         lc_desc w = j->in[1];
         int n_out;
         op->pack(&j->attr, n_in, j->in, &j->out, k, &spec);
-        op->set_packed(&j->attr, n_in, j->in, &j->out);
+        op->set_packed(&j->attr, n_in, j->in, &spec);
         if (spec.op->infer(spec.attr, 1, &w, &n_out, &j->in[1]) != LC_OK)
             return 0;
         j->blob = lc_alloc(lc_desc_bytes(&j->in[1]));
