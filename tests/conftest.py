@@ -2,6 +2,7 @@
 """Markers, and fixtures that more than one file uses."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -23,6 +24,9 @@ MARKERS = {
 
 
 def pytest_configure(config):
+    # Whoever runs us in the background has Ctrl-C ignored, by us and by all that we start.
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {text}")
 
