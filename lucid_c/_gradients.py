@@ -3,11 +3,12 @@
 What has been run with gradients kept is a graph of nodes: segments of the core (one per call of a
 model or of a function) and calls of `autograd.Function`. A tensor that came out of a node knows it
 and its place among the outputs. A node has ``edges``, one per thing that it has gradients for: a
-parameter, the `Slot` of a leaf, or (node, output).
+parameter, the `Slot` of a leaf, or (node, output). Where an output is used within its own call as
+well, the core tells its whole gradient: then the edge is the output's number.
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
@@ -101,6 +102,7 @@ class _Walk:
         self.leaves: dict[Any, tuple[Any, np.ndarray]] = {}  # key -> leaf, gradient
         self.outputs: dict[Any, np.ndarray] = {}  # (node, output) -> gradient that was asked for
         self.retained: list[tuple[Slot, np.ndarray]] = []
+        self.wanted: Any = ()
 
     def deliver(self, edge: Any, array: np.ndarray) -> None:
         if isinstance(edge, tuple):
@@ -116,43 +118,54 @@ class _Walk:
                 array = self.leaves[key][1] + array
             self.leaves[key] = edge, array
 
-    def _pass(self, node: Any, wanted: Iterable[Any]) -> tuple[np.ndarray | None, ...]:
-        """Return the gradients of a node's outputs, hooks called."""
-        arrays = self.coming.pop(node)
-        for i, array in enumerate(arrays):
-            if array is None:
-                continue
-            slot = node.slot(i, False)
-            arrays[i] = array = _call_hooks(slot, array)
-            if slot and slot.retain:
-                self.retained.append((slot, array))
-            if (node, i) in wanted:
-                self.outputs[node, i] = array
-        return tuple(arrays)
+    def _arrived(self, node: Any, output: int, array: np.ndarray) -> np.ndarray:
+        """The gradient of an output is complete: call its hooks, keep it where that is wanted."""
+        slot = node.slot(output, False)
+        array = _call_hooks(slot, array)
+        if slot and slot.retain:
+            self.retained.append((slot, array))
+        if (node, output) in self.wanted:
+            self.outputs[node, output] = array
+        return array
+
+    def _watch(self, node: Any, output: int, array: np.ndarray) -> None:
+        """The same where the core has used it already: hooks can look but not change it."""
+        if self._arrived(node, output, array) is not array:
+            raise RuntimeError(
+                "a hook on a tensor whose gradient comes from within one call cannot replace it; "
+                "register it inside of the forward, on the value that is being recorded"
+            )
 
     def run(self, wanted: Any = ()) -> None:
+        self.wanted = wanted
         while self.ready:
             _, node = heapq.heappop(self.ready)
-            gradients = node.run(self._pass(node, wanted), self.keep)
-            for edge, array in zip(node.edges, gradients, strict=True):
-                if edge is not None and array is not None:
+            arrays, edges = self.coming.pop(node), node.edges
+            told = {edge for edge in edges if isinstance(edge, int)}
+            for i, array in enumerate(arrays):
+                if array is not None and i not in told:
+                    arrays[i] = self._arrived(node, i, array)
+            gradients = node.run(tuple(arrays), self.keep)
+            for edge, array in zip(edges, gradients, strict=True):
+                if isinstance(edge, int):
+                    self._watch(node, edge, array)
+                elif edge is not None and array is not None:
                     self.deliver(edge, array)
         for key, (edge, array) in self.leaves.items():
             self.leaves[key] = edge, _call_hooks(_slot_of(edge), array)
 
     def commit(self) -> None:
         """Add what has come to the leaves' gradients, all or none."""
-        from ._tensor import Tensor
+        from ._tensor import Tensor, contents
 
-        params, slots = [], []
-        for edge, array in self.leaves.values():
-            if isinstance(edge, Slot):
-                known = edge.grad
-                slots.append((edge, Tensor(array if known is None else known._array() + array)))
-            else:
-                params.append((edge, array))
-        slots += [(slot, Tensor(array)) for slot, array in self.retained]
-        _core.accumulate(params, slots)
+        leaves = list(self.leaves.values())
+        params = [pair for pair in leaves if not isinstance(pair[0], Slot)]
+        sums: dict[Slot, np.ndarray] = {}
+        for slot, array in [*leaves, *self.retained]:
+            if isinstance(slot, Slot):
+                known = sums.get(slot, slot.grad)
+                sums[slot] = array if known is None else contents(known) + array
+        _core.accumulate(params, [(slot, Tensor(array)) for slot, array in sums.items()])
 
 
 def _edge_of(tensor: Any) -> Any:
@@ -202,8 +215,7 @@ def gradients_of(
             array = walk.leaves.get(_key_of(edge), (None, None))[1]
         if array is None and not allow_unused:
             raise RuntimeError(
-                f"no output depends on input {i}, or only within one call of a model, whose inner "
-                "values have no gradients of their own; pass allow_unused=True for None there"
+                f"no output depends on input {i}; pass allow_unused=True for None there"
             )
         found.append(array)
     return found

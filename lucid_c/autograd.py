@@ -146,8 +146,7 @@ def grad(
     Parameters
     ----------
     outputs, inputs : Tensor or sequence of Tensor
-        Inputs are leaves that require gradients, parameters, or tensors that one call returned and
-        another one took.
+        Inputs are leaves that require gradients, parameters, or computed tensors.
     grad_outputs : array_like or sequence, optional
         The gradients with respect to the outputs; outputs of one element can do without.
     retain_graph : bool, optional

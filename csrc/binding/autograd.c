@@ -7,7 +7,7 @@
 
 typedef struct segment {
     PyObject_HEAD lc_tape *tape;
-    PyObject *edges;  /* tuple: per leaf of the tape a parameter, a slot or (node, output) */
+    PyObject *edges;  /* tuple: per leaf of the tape: see get_edges */
     PyObject *arrays; /* list: inputs that backward reads; NULL once it has run */
     PyObject *slots;  /* dict: output -> what keeps its hooks and gradient; NULL: none */
     unsigned long long order; /* later ones come first in backward */
@@ -190,7 +190,10 @@ static PyMethodDef segment_methods[] = {
 };
 
 static PyGetSetDef segment_getset[] = {
-    {"edges", get_edges, NULL, "Per leaf: a parameter, a slot, or (node, output).", NULL},
+    {"edges", get_edges, NULL,
+     "Per leaf: a parameter, a slot, or (node, output); or the number of an output of the segment "
+     "itself, whose whole gradient is told.",
+     NULL},
     {"order", get_order, NULL, "Grows with every node; backward takes the largest first.", NULL},
     {"outputs", get_outputs, NULL, "How many outputs it has.", NULL},
     {NULL, NULL, NULL, NULL, NULL},

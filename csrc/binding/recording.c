@@ -260,7 +260,8 @@ static PyObject *arrays_of_tape(lcpy_recording *r, lc_tape *tape)
     return list;
 }
 
-/* Where the gradients of the tape's leaves go: parameters, and what tensors came in with. */
+/* Where the gradients of the tape's leaves go: parameters, and what tensors came in with; for
+ * outputs, their number. */
 static PyObject *edges_of_tape(lcpy_recording *r, const lc_tape *tape)
 {
     int n = lc_tape_leaf_count(tape);
@@ -270,6 +271,8 @@ static PyObject *edges_of_tape(lcpy_recording *r, const lc_tape *tape)
         PyObject *edge = NULL;
         if (leaf.param) {
             edge = lcpy_tensor_from_param(leaf.param, 0);
+        } else if (leaf.output >= 0) {
+            edge = PyLong_FromLong(leaf.output);
         } else {
             PyObject *key = PyLong_FromLong(leaf.input);
             edge = key && r->edges ? Py_XNewRef(PyDict_GetItemWithError(r->edges, key)) : NULL;

@@ -15,6 +15,7 @@ typedef struct walk {
     bool *needs;           /* per value of forward */
     lc_value *grad;        /* per value of forward: its gradient so far, or LC_NONE */
     lc_value *alias;       /* per value of forward: what backward reads in its place */
+    lc_value *seeds;       /* per wanted output: its gradient as it comes in, or LC_NONE */
     int part_args;         /* longest argument list of a forward node */
     int group;             /* the one whose nodes have been appended again last */
 } walk;
@@ -200,20 +201,24 @@ static lc_status add_seeds(walk *w, bool *reached)
     for (int i = 0; i < ir->n_wanted; i++) {
         lc_value y = ir->outs[i], dy;
         reached[i] = w->needs[y];
+        w->seeds[i] = LC_NONE;
         if (!reached[i])
             continue;
         lc_desc d = ir->values[y].desc;
         LC_TRY(lc_ir_add_value(ir, &d, LC_VALUE_INPUT, first + i, &dy));
         LC_TRY(accumulate(w, &lc_op_binary, y, dy));
+        w->seeds[i] = dy;
     }
     ir->n_inputs = first + ir->n_wanted;
     return LC_OK;
 }
 
+/* Gradients of leaves, and of wanted outputs that got more than what comes in: those that other
+ * outputs depend on, and values that are wanted twice. */
 static lc_status add_leaves(walk *w, lc_gradients *out)
 {
     lc_ir *ir = w->ir;
-    int n = 0;
+    int n = ir->n_wanted;
     for (int v = 0; v < w->n_values; v++)
         n += ir->values[v].kind != LC_VALUE_NODE && w->grad[v] != LC_NONE;
     out->leaves = lc_alloc((size_t)n * sizeof *out->leaves + 1);
@@ -224,6 +229,13 @@ static lc_status add_leaves(walk *w, lc_gradients *out)
             out->leaves[out->n++] = (lc_ir_leaf){ir->values[v].kind, ir->values[v].index};
             LC_TRY(lc_ir_add_out(ir, w->grad[v]));
         }
+    for (int i = 0; i < ir->n_wanted; i++) {
+        lc_value total = w->seeds[i] == LC_NONE ? LC_NONE : w->grad[ir->outs[i]];
+        if (total == w->seeds[i])
+            continue;
+        out->leaves[out->n++] = (lc_ir_leaf){LC_VALUE_NODE, i};
+        LC_TRY(lc_ir_add_out(ir, total));
+    }
     return LC_OK;
 }
 
@@ -261,13 +273,14 @@ lc_status lc_ir_differentiate(lc_ir *ir, lc_gradients *out)
         if (ir->nodes[i].n_in > w.part_args)
             w.part_args = ir->nodes[i].n_in;
     w.needs = lc_alloc(n * sizeof *w.needs + 1);
-    w.grad = lc_alloc(2 * n * sizeof *w.grad + 1);
+    w.grad = lc_alloc((2 * n + (size_t)ir->n_wanted) * sizeof *w.grad + 1);
     out->reached = lc_alloc_zero((size_t)ir->n_wanted + 1);
     if (!w.needs || !w.grad || !out->reached || arguments_alloc(&a, w.part_args) != LC_OK) {
         status = LC_ERR_MEMORY;
         goto done;
     }
     w.alias = w.grad + n;
+    w.seeds = w.alias + n;
     for (int v = 0; v < w.n_values; v++) {
         w.grad[v] = LC_NONE;
         w.alias[v] = v;

@@ -104,8 +104,8 @@ lc_status lc_ir_sort_parts(lc_ir *ir);
 void lc_ir_find_needs(const lc_ir *ir, bool *needs);
 
 typedef struct lc_ir_leaf {
-    lc_value_kind kind; /* LC_VALUE_INPUT or LC_VALUE_PARAM */
-    int index;          /* its number */
+    lc_value_kind kind; /* LC_VALUE_NODE: a wanted output that others depend on as well */
+    int index;          /* number of the input, parameter or output */
 } lc_ir_leaf;
 
 typedef struct lc_gradients {

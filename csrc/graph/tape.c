@@ -173,9 +173,12 @@ lc_tape_leaf lc_tape_leaf_at(const lc_tape *t, int i)
 {
     const lc_ir *ir = &t->plan->ir;
     const lc_ir_leaf *leaf = &t->plan->gradients.leaves[i];
-    lc_tape_leaf result = {NULL, t->leaf_inputs[i], ir->values[ir->outs[ir->n_forward + i]].desc};
+    lc_tape_leaf result = {NULL, t->leaf_inputs[i], -1,
+                           ir->values[ir->outs[ir->n_forward + i]].desc};
     if (leaf->kind == LC_VALUE_PARAM)
         result.param = t->sources[leaf->index].param;
+    if (leaf->kind == LC_VALUE_NODE)
+        result.output = leaf->index;
     return result;
 }
 

@@ -23,10 +23,12 @@ lc_tape *lc_tape_retain(lc_tape *t);
 void lc_tape_release(lc_tape *t); /* NULL-safe */
 
 /* What gradients it gives, in a fixed order: one row per input and parameter that requires one and
- * is reached. */
+ * is reached; then one per wanted output that other outputs depend on (or that is wanted twice): its
+ * whole gradient, of which dy is a part. */
 typedef struct lc_tape_leaf {
-    lc_param *param; /* borrowed; NULL for an input */
-    lc_value input;  /* its number in the recording */
+    lc_param *param; /* borrowed; else NULL */
+    lc_value input;  /* an input's number in the recording, else LC_NONE */
+    int output;      /* an output's number, else -1 */
     lc_desc desc;    /* plain */
 } lc_tape_leaf;
 int lc_tape_leaf_count(const lc_tape *t);

@@ -666,7 +666,8 @@ static void test_plans_are_found_again(void)
     net_free(&n);
 }
 
-/* What backward reads of forward is not what the user holds: it may be overwritten. */
+/* What backward reads of forward is not what the user holds: it may be overwritten. And one output
+ * of a run may depend on another one. */
 static void test_outputs_are_the_callers(void)
 {
     net n;
@@ -679,18 +680,23 @@ static void test_outputs_are_the_callers(void)
     lc_value w = apply(&n, &lc_op_reshape, &flat, 1, &v); /* a view of it */
     lc_unary_attr power = {.kind = LC_UNARY_EXP};
     w = apply(&n, &lc_op_unary, &power, 1, &w);
-    float z[N * C * H * W], dz[N * C * H * W];
+    float z[N * C * H * W], dz[N * C * H * W], dy[N * C * H * W], dv[N * C * H * W];
     lc_tape *t = NULL;
     void *data[] = {y, z};
     OK(lc_graph_run_kept(n.g, 2, (lc_value[]){v, w}, data, NULL, &t));
     for (int i = 0; i < N * C * H * W; i++)
-        dz[i] = 1 + (float)(i % 3);
+        dz[i] = 1 + (float)(i % 3), dy[i] = (float)(i % 5);
     memset(y, 0, sizeof y);
     memset(z, 0, sizeof z);
-    OK(lc_tape_backward(t, (const void *const[]){NULL, dz}, (void *const[]){dx}, false, NULL));
+    /* w depends on v: the whole gradient of v is told as well. */
+    CHECK(lc_tape_leaf_count(t) == 2 && lc_tape_leaf_at(t, 0).input == n.in);
+    CHECK(lc_tape_leaf_at(t, 0).output == -1 && lc_tape_leaf_at(t, 1).output == 0);
+    CHECK(lc_tape_leaf_at(t, 1).input == LC_NONE && !lc_tape_leaf_at(t, 1).param);
+    OK(lc_tape_backward(t, (const void *const[]){dy, dz}, (void *const[]){dx, dv}, false, NULL));
     for (int i = 0; i < N * C * H * W; i++) {
-        double want = n.x[i] > 0 ? exp((double)n.x[i]) * dz[i] : 0;
-        CHECK(fabs(want - dx[i]) <= 1e-6 * fabs(want));
+        double relu_x = n.x[i] > 0 ? n.x[i] : 0, whole = exp(relu_x) * dz[i] + dy[i];
+        CHECK(fabs(whole - dv[i]) <= 1e-6 * whole);
+        CHECK(dx[i] == (n.x[i] > 0 ? dv[i] : 0));
     }
     lc_tape_release(t);
     lc_graph_destroy(n.g);
