@@ -7,9 +7,9 @@
 
 typedef struct segment {
     PyObject_HEAD lc_tape *tape;
-    PyObject *edges;  /* tuple: per leaf of the tape: see get_edges */
-    PyObject *arrays; /* list: inputs that backward reads; NULL once it has run */
-    PyObject *slots;  /* dict: output -> what keeps its hooks and gradient; NULL: none */
+    PyObject *edges;          /* tuple: per leaf of the tape: see get_edges */
+    PyObject *arrays;         /* list: inputs that backward reads; NULL once it has run */
+    PyObject *slots;          /* dict: output -> what keeps its hooks and gradient; NULL: none */
     unsigned long long order; /* later ones come first in backward */
 } segment;
 
