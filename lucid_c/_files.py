@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     folder, name = os.path.split(path)
     beginning = f".{name[:100]}."
     _remove_leftovers(folder, beginning)
-    temporary = os.path.join(folder, f"{beginning}{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f"{beginning}{os.urandom(8).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from checkpoint_files import assert_same, safetensors, weights
+from checkpoint_files import FakeModel, assert_same, safetensors, weights
 from lucid_c import _files, checkpoints
-from lucid_c.checkpoints import safetensors_file
+from lucid_c.checkpoints import loading, safetensors_file
 
 
 @pytest.fixture(params=["library", "own"])
@@ -192,3 +192,47 @@ def test_truncation_everywhere(tmp_path):
         path.write_bytes(data[:length])
         with pytest.raises(ValueError):
             checkpoints.load(path)
+
+
+def many(tmp_path):
+    """A file of many tensors, for reading on several threads, and a model that takes them."""
+    rng = np.random.default_rng(4)
+    arrays = {f"layer{k}.weight": rng.random((40, 25), np.float32) for k in range(64)}
+    checkpoints.save(tmp_path / "many.safetensors", arrays)
+    return arrays, FakeModel({name: array.shape for name, array in arrays.items()})
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_reading_on_several_threads(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(loading, "get_num_threads", lambda: count)
+    arrays, model = many(tmp_path)
+    checkpoints.load_into(model, tmp_path / "many.safetensors")
+    assert_same(model.values, arrays)
+
+
+def test_an_error_on_any_thread_leaves_the_model(tmp_path, monkeypatch):
+    """The file is cut after its header was read."""
+    monkeypatch.setattr(loading, "get_num_threads", lambda: 4)
+    _, model = many(tmp_path)
+    path = tmp_path / "many.safetensors"
+    whole = loading._check
+
+    def cut(*args):
+        whole(*args)
+        os.truncate(path, path.stat().st_size * 3 // 4)
+
+    monkeypatch.setattr(loading, "_check", cut)
+    with pytest.raises(ValueError, match=r"'layer\d+\.weight': the file ends before"):
+        checkpoints.load_into(model, path)
+    assert model.values is None
+
+
+def test_no_more_threads_to_be_had(tmp_path, monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(loading, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(loading.Thread, "start", refuse)
+    arrays, model = many(tmp_path)
+    checkpoints.load_into(model, tmp_path / "many.safetensors")
+    assert_same(model.values, arrays)

@@ -137,17 +137,13 @@ static void add_row(lc_residue *r, int64_t row, const float *w, const float *g)
         r->step.kernels->pack.differences(w + at, g + at, n, r->bits,
                                           r->codes + (size_t)row * r->row_codes + at * r->bits / 8,
                                           far);
-        for (int64_t i = 0; i < n; i++) {
-            if (!(far[i / 32] >> i % 32)) { /* none in the rest of these 32 */
-                i |= 31;
-                continue;
+        for (int64_t k = 0; k * 32 < n; k++)
+            for (uint32_t rest = far[k]; rest; rest &= rest - 1) {
+                const int64_t i = at + k * 32 + __builtin_ctz(rest);
+                const int64_t slot = atomic_fetch_add_explicit(&r->used, 1, memory_order_relaxed);
+                if (slot < r->room)
+                    r->wholes[slot] = (whole){(uint32_t)(row * r->row + i), w[i]};
             }
-            if (!(far[i / 32] >> i % 32 & 1))
-                continue;
-            const int64_t k = atomic_fetch_add_explicit(&r->used, 1, memory_order_relaxed);
-            if (k < r->room)
-                r->wholes[k] = (whole){(uint32_t)(row * r->row + at + i), w[at + i]};
-        }
     }
 }
 

@@ -74,15 +74,20 @@ class SharedFile:
 
     def readinto_at(self, start: int, view: memoryview) -> int:
         """Fill `view` from position `start`; return how many bytes there were."""
+        done = 0
+        while done < len(view):
+            count = self._read_some(start + done, view[done:])
+            if not count:
+                break
+            done += count
+        return done
+
+    def _read_some(self, start: int, view: memoryview) -> int:
+        if hasattr(os, "preadv"):  # several threads at once
+            return os.preadv(self.handle.fileno(), [view], start)
         with self.lock:
             self.handle.seek(start)
-            done = 0
-            while done < len(view):
-                count = self.handle.readinto(view[done:])  # type: ignore[attr-defined]
-                if not count:
-                    break
-                done += count
-            return done
+            return self.handle.readinto(view)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Close the file."""

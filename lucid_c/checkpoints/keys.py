@@ -19,15 +19,16 @@ HEADS = ("classifier.", "last_linear.", "head.fc.", "head.")
 
 _BLOCK = r"^(layer\d+\.\d+\.)"
 # lucid: convolution, norm and ReLU of a block fused into one layer, or put in a Sequential.
+# Patterns are compiled when a file has such names.
 _FUSED = (
-    (re.compile(_BLOCK + r"conv2\.fc1\.conv\."), r"\1conv2.fc1."),
-    (re.compile(_BLOCK + r"conv2\.fc1\.bn\."), r"\1conv2.bn1."),
-    (re.compile(_BLOCK + r"conv(\d)\.bn\."), r"\1bn\2."),
-    (re.compile(_BLOCK + r"conv3\.0\."), r"\1conv3."),
-    (re.compile(_BLOCK + r"conv3\.1\."), r"\1bn3."),
+    (_BLOCK + r"conv2\.fc1\.conv\.", r"\1conv2.fc1."),
+    (_BLOCK + r"conv2\.fc1\.bn\.", r"\1conv2.bn1."),
+    (_BLOCK + r"conv(\d)\.bn\.", r"\1bn\2."),
+    (_BLOCK + r"conv3\.0\.", r"\1conv3."),
+    (_BLOCK + r"conv3\.1\.", r"\1bn3."),
 )
-_FUSED_CONV = re.compile(_BLOCK + r"conv(\d)\.conv\.")
-_DOWNSAMPLE = re.compile(_BLOCK + r"downsample\.([01])\.")
+_FUSED_CONV = _BLOCK + r"conv(\d)\.conv\."
+_DOWNSAMPLE = _BLOCK + r"downsample\.([01])\."
 
 
 class KeyMap(NamedTuple):
@@ -80,12 +81,12 @@ def _from_lucid(names: Mapping[str, Shape], shift: bool) -> Callable[[str], str]
                 return "conv1." + name.removeprefix("stem.")
             return re.sub(r"^stem\.([01])\.", lambda m: ("conv1.", "bn1.")[int(m[1])], name)
         for pattern, replacement in _FUSED:
-            name = pattern.sub(replacement, name)
-        fused = _FUSED_CONV.match(name)
+            name = re.sub(pattern, replacement, name)
+        fused = re.match(_FUSED_CONV, name)
         if fused and not (fused[2] == "2" and fused[1] + "conv2.bn0." in split):
-            name = _FUSED_CONV.sub(r"\1conv\2.", name)
+            name = re.sub(_FUSED_CONV, r"\1conv\2.", name)
         if shift:
-            name = _DOWNSAMPLE.sub(lambda m: f"{m[1]}downsample.{int(m[2]) + 1}.", name)
+            name = re.sub(_DOWNSAMPLE, lambda m: f"{m[1]}downsample.{int(m[2]) + 1}.", name)
         return name
 
     return change

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import os
+from collections import deque
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core import get_num_threads
 from .checkpoint import Checkpoint, depends_on, open_checkpoint, open_tree
 from .entry import Blob, Entry, Storage
 from .keys import KeyMap, map_keys
@@ -18,6 +21,7 @@ from .state_dict import is_tensor_like
 MAX_SHARING = 8
 SLACK_BYTES = 64 << 20
 MAX_DEPTH = 100
+MAX_READERS = 4  # threads; more only share the memory's bandwidth
 
 
 class LoadResult(NamedTuple):
@@ -167,12 +171,44 @@ def load_into(
         try:
             _check(checkpoint, keys, strict)
             arrays = model._fresh(keys.sources)
-            for target, source in keys.sources.items():
-                _named(source, checkpoint[source].read_into, arrays[target])
+            _fill(checkpoint, keys, arrays)
         except ValueError as error:
             raise ValueError(f"{checkpoint.path}: {error}") from None
     model._commit(arrays)
     return LoadResult(keys.missing, keys.unexpected)
+
+
+def _fill(checkpoint: Checkpoint, keys: KeyMap, arrays: dict[str, np.ndarray]) -> None:
+    """Read all tensors, those of a safetensors file on as many threads as the model runs on."""
+    jobs = deque(keys.sources.items())
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while jobs and not errors:
+            try:
+                target, source = jobs.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                _named(source, checkpoint[source].read_into, arrays[target])
+            except BaseException as error:
+                errors.append(error)
+
+    helpers = []
+    if checkpoint.format == "safetensors" and len(jobs) > 1:
+        helpers = [Thread(target=work) for _ in range(min(get_num_threads(), MAX_READERS) - 1)]
+    started = []
+    for helper in helpers:
+        try:
+            helper.start()
+        except RuntimeError:  # no more threads to be had
+            break
+        started.append(helper)
+    work()
+    for helper in started:
+        helper.join()
+    if errors:
+        raise errors[0]
 
 
 def _check(checkpoint: Checkpoint, keys: KeyMap, strict: bool) -> None:

@@ -31,7 +31,7 @@ static lc_storage *storage_of(int64_t n, float first, float step)
     return s;
 }
 
-static bool holds(const lc_storage *s, int64_t n, float first, float step)
+static bool holds(lc_storage *s, int64_t n, float first, float step)
 {
     for (int64_t i = 0; i < n; i++)
         if (((const float *)lc_storage_data(s))[i] != first + step * (float)(int)(i % 1000))
