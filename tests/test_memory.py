@@ -28,7 +28,7 @@ def test_the_whole_process_of_resnet_50(run_python, tmp_path):
     assert y.shape == (1, 1000)
     print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
     """)
-    assert int(done.stdout) * 1024 <= 290 * MiB, f"{int(done.stdout) / 1024:.0f} MiB"
+    assert int(done.stdout) * 1024 <= 300 * MiB, f"{int(done.stdout) / 1024:.0f} MiB"
 
 
 def small_model():

@@ -351,6 +351,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
         child = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code), str(path), str(last)],
             env=package_env(),
+            cwd=tmp_path,
             stdout=subprocess.PIPE,
             text=True,
         )
