@@ -52,6 +52,12 @@ def package_env():
 
 
 @pytest.fixture
+def torch():
+    """PyTorch, or the test is skipped."""
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture
 def run_python(tmp_path):
     """run(code, env={}, timeout=60, check=True, **popen) -> CompletedProcess.
 

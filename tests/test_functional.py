@@ -17,11 +17,6 @@ from helpers import assert_close, assert_same_bits, draw, ids
 pytestmark = [pytest.mark.isa, pytest.mark.ops]
 
 
-@pytest.fixture
-def torch():
-    return pytest.importorskip("torch")
-
-
 def options_of(case):
     return {k: v for k, v in case.items() if k != "x"}
 

@@ -203,11 +203,6 @@ def compare(torch, function, other, arrays, rel=1e-5):
         assert_close(got, x.grad.numpy(), rel)
 
 
-@pytest.fixture
-def torch():
-    return pytest.importorskip("torch")
-
-
 @pytest.mark.parametrize(
     "kernel,stride,padding,dilation,ceil",
     [

@@ -17,11 +17,6 @@ pytestmark = [pytest.mark.isa, pytest.mark.ops]
 REDUCTIONS = ("none", "mean", "sum")
 
 
-@pytest.fixture
-def torch():
-    return pytest.importorskip("torch")
-
-
 def labels(shape, classes):
     return (np.arange(int(np.prod(shape))) * 7 % 13 % classes).reshape(shape)
 

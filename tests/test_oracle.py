@@ -13,11 +13,6 @@ from cases import AVG_POOLS, CONVS, MAX_POOLS, conv_arrays
 from helpers import draw, ids
 
 
-@pytest.fixture
-def torch():
-    return pytest.importorskip("torch")
-
-
 def test_conv2d_by_hand():
     x = np.arange(9.0).reshape(1, 1, 3, 3)
     w = np.array([1.0, 10.0, 100.0, 1000.0]).reshape(1, 1, 2, 2)
