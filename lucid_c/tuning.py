@@ -1,7 +1,8 @@
 """Which algorithm each convolution gets: why, and by measurement where that is asked for.
 
-Without tuning the choice is the first of a fixed list that accepts the layer: the same on every
-machine of an instruction set. `tune` measures those that accept and keeps the fastest.
+Without tuning the choice is the first of a fixed list that can do the layer and is expected to be
+worth it: the same on every machine of an instruction set. `tune` measures all that can do it, and
+keeps the fastest.
 """
 
 import json
@@ -151,14 +152,14 @@ def explain(model: "Module", x: ArrayLike | Sequence[int]) -> Explanation:
     """
     choices = []
     for row in _rows(model, example(x)):
-        names = [name for name, _, _ in row["candidates"]]
-        chosen = next(name for name, _, taken in row["candidates"] if taken)
+        names = [name for name, _, _, _ in row["candidates"]]
+        chosen = next(name for name, _, _, taken in row["candidates"] if taken)
         key = dict(zip(FIELDS, row["key"], strict=True))
         refusals = {
-            name: "measured, and slower" if refuses is None else refuses
-            for name, refuses, _ in row["candidates"][: names.index(chosen)]
+            name: refuses or avoids or "measured, and slower"
+            for name, refuses, avoids, _ in row["candidates"][: names.index(chosen)]
         }
-        could = [name for name, refuses, _ in row["candidates"] if refuses is None]
+        could = [name for name, refuses, _, _ in row["candidates"] if refuses is None]
         choices.append(
             Choice(
                 layer=row["scope"],
@@ -382,9 +383,11 @@ def tune(
             _load(path, mine)
         layers: dict[Layer, dict[str, Any]] = {}
         for row in _rows(model, x):
-            could = [name for name, refuses, _ in row["candidates"] if refuses is None]
+            could = {name: avoids for name, refuses, avoids, _ in row["candidates"] if not refuses}
             if len(could) > 1:
-                known = {"layers": [], "could": could, "batch": row["in_shape"][0]}
+                default = next(name for name, avoids in could.items() if avoids is None)
+                known = {"could": list(could), "default": default, "batch": row["in_shape"][0]}
+                known["layers"] = []
                 layers.setdefault(row["key"], known)["layers"].append(row["scope"])
         flush = _flusher()
         fresh, result = {}, []
@@ -398,7 +401,7 @@ def tune(
                     "layers": known["layers"],
                     "layer": dict(zip(FIELDS, key, strict=True)),
                     "algorithm": fresh.get(key) or _table[key],
-                    "default": known["could"][0],
+                    "default": known["default"],
                     "seconds": seconds,
                 }
             )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lucid_c
+import oracle
 from helpers import assert_close, assert_same_bits, draw, reference_weights
 from lucid_c import _core, nn, tuning
 from lucid_c.cli import main
@@ -145,6 +146,41 @@ def test_both_algorithms_compute_the_layer(groups):
     assert not np.array_equal(results["direct"], results["winograd"])
 
 
+# Shapes on which the algorithm would not be taken without tuning, but can do the work:
+# input, output channels, kernel, stride, padding.
+AVOIDED = [
+    ("strassen", (3, 32, 7, 7), 64, 1, 1, 0),
+    ("strassen", (2, 64, 1, 1), 32, 1, 1, 0),
+    ("strassen", (5, 64, 3, 2), 96, 1, 1, 0),
+    ("strassen", (1, 512, 7, 7), 256, 1, 1, 0),
+    ("strassen", (2, 64, 13, 9), 128, 1, 2, 0),
+    ("strassen twice", (3, 64, 7, 7), 128, 1, 1, 0),
+    ("strassen twice", (1, 256, 14, 14), 256, 1, 1, 0),
+    ("strassen twice", (2, 128, 2, 3), 256, 1, 3, 0),
+    ("winograd", (2, 32, 1, 1), 48, 3, 1, 1),
+    ("winograd", (3, 48, 6, 4), 32, 3, 1, 1),
+    ("winograd", (1, 64, 3, 9), 64, 3, 1, 0),
+    ("winograd /2", (3, 64, 14, 14), 64, 3, 2, 1),
+    ("winograd /2", (2, 32, 3, 5), 48, 3, 2, 1),
+    ("winograd /2", (1, 48, 2, 2), 32, 3, 2, 1),
+]
+
+
+@pytest.mark.isa
+@pytest.mark.parametrize(("name", "shape", "out", "kernel", "stride", "pad"), AVOIDED)
+def test_algorithms_where_they_are_avoided(name, shape, out, kernel, stride, pad):
+    x, w = draw("x", shape), draw("w", (out, shape[1], kernel, kernel))
+    rest = ((stride,) * 2, (pad,) * 4, (1, 1), 1)
+    y, report = _core.profile(_core.conv2d_by, name, x, w, *rest)
+    assert_close(y, oracle.conv2d(x, w, None, stride, pad), 1e-5)
+    (row,) = (row for row in report["rows"] if row["op"] == "conv2d")
+    assert row["algorithm"].replace(" 4x4", "").startswith(name)
+    layer = nn.Conv2d(shape[1], out, kernel, stride, pad)
+    (choice,) = lucid_c.explain(layer, shape)
+    assert choice.algorithm != name
+    assert name in choice.others and "too few" in choice.refusals[name]
+
+
 def test_an_algorithm_that_refuses_is_not_forced():
     x, w = draw("x", (1, 64, 8, 8)), draw("w", (64, 64, 1, 1))
     y, report = _core.profile(_core.conv2d_by, "winograd", x, w, (1, 1), (0,) * 4, (1, 1), 1)
@@ -165,7 +201,8 @@ def test_the_fastest_is_used_and_the_choice_can_be_undone(made_up):
     before, algorithms = np.asarray(model(x)), used(model, x)
     report = model.tune(SHAPE)
     layers = [name for row in report for name in row["layers"]]
-    assert all(row["algorithm"] != row["default"] for row in report)
+    assert all(row["algorithm"] == "direct" for row in report)
+    assert {row["default"] for row in report} == {"direct", "winograd"}
     rows = {row.layer: row for row in lucid_c.explain(model, SHAPE)}
     assert {name for name, row in rows.items() if row.tuned} == set(layers)
     assert rows[layers[0]].refusals["winograd"] == "measured, and slower"

@@ -23,7 +23,7 @@ static PyObject *candidate_list(const lc_choice *c)
     PyObject *list = PyList_New(0);
     lc_candidate candidate;
     for (int i = 0; list && c->op->candidate(c->attr, c->in, c->out, i, &candidate); i++) {
-        PyObject *row = Py_BuildValue("(szN)", candidate.name, candidate.refuses,
+        PyObject *row = Py_BuildValue("(szzN)", candidate.name, candidate.refuses, candidate.avoids,
                                       PyBool_FromLong(candidate.chosen));
         if (!row || PyList_Append(list, row) < 0)
             Py_CLEAR(list);

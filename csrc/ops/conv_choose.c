@@ -1,6 +1,6 @@
-/* Which algorithm a convolution gets: the first of a list that accepts it. A function of the
- * layer, H, W, the block (ISA) and LUCID_C_CONV; never of N, threads or caches, nor are the bits.
- * Only tuning, which somebody has to ask for, prefers another one that accepts.
+/* Which algorithm a convolution gets: the first of a list that can do it and is expected to pay. A
+ * function of the layer, H, W, the block (ISA) and LUCID_C_CONV; never of N, threads or caches, nor
+ * are the bits. Only tuning, which somebody has to ask for, prefers another one that can.
  */
 #include "ops/conv_form.h"
 #include "ops/conv_tuning.h"
@@ -50,10 +50,10 @@ static const char *refuse_all(void)
     return force_direct ? "LUCID_C_CONV=direct" : NULL;
 }
 
-/* What both forms of Winograd's convolution ask of a layer. */
+/* What both forms of Winograd's convolution can do. */
 static const char *refuse_tiles(const conv_layer *l)
 {
-    const int64_t block = l->x->layout.block, tile = LC_WINOGRAD_TILE;
+    const int64_t block = l->x->layout.block;
     for (int i = 0; i < 4; i++)
         if (l->attr->pad[i] > 2)
             return "padding is larger than the kernel's reach";
@@ -63,19 +63,24 @@ static const char *refuse_tiles(const conv_layer *l)
     if ((l->x->dim[1] / groups + block - 1) / block < MIN_BLOCKS ||
         (l->y->dim[1] / groups + block - 1) / block < MIN_BLOCKS)
         return "too few channels per group";
-    if ((l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile) <
-        (block > 8 ? MIN_TILES_AVX512 : MIN_TILES))
-        return "too few tiles";
     return refuse_all();
 }
 
-/* NULL if the algorithm is the right thing to use, or why it is not. */
-static const char *refuse_winograd_s2(const conv_layer *l)
+static const char *avoid_few_tiles(const conv_layer *l)
 {
-    return l->y->dim[2] * l->y->dim[3] < MIN_S2_PIXELS ? "too few pixels" : refuse_tiles(l);
+    const int64_t tile = LC_WINOGRAD_TILE;
+    return (l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile) <
+                   (l->x->layout.block > 8 ? MIN_TILES_AVX512 : MIN_TILES)
+               ? "too few tiles"
+               : NULL;
 }
 
-static const char *refuse_parts(const conv_layer *l, int64_t parts, int64_t min_channels)
+static const char *avoid_s2(const conv_layer *l)
+{
+    return l->y->dim[2] * l->y->dim[3] < MIN_S2_PIXELS ? "too few pixels" : avoid_few_tiles(l);
+}
+
+static const char *refuse_parts(const conv_layer *l, int64_t parts)
 {
     const lc_conv2d_attr *a = l->attr;
     const int64_t block = l->x->layout.block;
@@ -88,25 +93,38 @@ static const char *refuse_parts(const conv_layer *l, int64_t parts, int64_t min_
     if (l->x->layout.groups != 1 || l->y->layout.groups != 1 || l->x->dim[1] % (parts * block) ||
         l->y->dim[1] % (parts * 2 * block))
         return "channels cannot be halved";
-    if (l->x->dim[1] < min_channels || l->y->dim[1] < min_channels)
-        return "too few channels";
-    if (l->y->dim[2] * l->y->dim[3] < MIN_STRASSEN_PIXELS)
-        return "too few pixels";
     return refuse_all();
 }
 
 static const char *refuse_strassen_twice(const conv_layer *l)
 {
-    const char *no = refuse_parts(l, 4, MIN_TWICE_CHANNELS);
-    return no ? no : l->x->dim[1] < MIN_TWICE_INPUTS ? "too few input channels" : NULL;
+    return refuse_parts(l, 4);
 }
 
 static const char *refuse_strassen(const conv_layer *l)
 {
-    return refuse_parts(l, 2, MIN_STRASSEN_CHANNELS);
+    return refuse_parts(l, 2);
 }
 
-static const char *refuse_nothing(const conv_layer *l)
+static const char *avoid_few(const conv_layer *l, int64_t min_channels)
+{
+    if (l->x->dim[1] < min_channels || l->y->dim[1] < min_channels)
+        return "too few channels";
+    return l->y->dim[2] * l->y->dim[3] < MIN_STRASSEN_PIXELS ? "too few pixels" : NULL;
+}
+
+static const char *avoid_strassen_twice(const conv_layer *l)
+{
+    const char *why = avoid_few(l, MIN_TWICE_CHANNELS);
+    return why ? why : l->x->dim[1] < MIN_TWICE_INPUTS ? "too few input channels" : NULL;
+}
+
+static const char *avoid_strassen(const conv_layer *l)
+{
+    return avoid_few(l, MIN_STRASSEN_CHANNELS);
+}
+
+static const char *never(const conv_layer *l)
 {
     (void)l;
     return NULL;
@@ -115,18 +133,19 @@ static const char *refuse_nothing(const conv_layer *l)
 static const struct {
     lc_conv_algorithm algorithm;
     const char *name;
-    int kernel, stride; /* that it is made for, with dilation 1; 0: any */
-    const char *(*refuses)(const conv_layer *l);
+    int kernel, stride;                          /* that it is made for, with dilation 1; 0: any */
+    const char *(*refuses)(const conv_layer *l); /* why it cannot do the layer; NULL: it can */
+    const char *(*avoids)(const conv_layer *l);  /* why that would not pay; NULL: it should */
 } algorithms[] = {
-    {LC_CONV_WINOGRAD, "winograd", 3, 1, refuse_tiles},
-    {LC_CONV_WINOGRAD_S2, "winograd /2", 3, 2, refuse_winograd_s2},
-    {LC_CONV_STRASSEN_TWICE, "strassen twice", 1, 0, refuse_strassen_twice},
-    {LC_CONV_STRASSEN, "strassen", 1, 0, refuse_strassen},
-    {LC_CONV_DIRECT, "direct", 0, 0, refuse_nothing},
+    {LC_CONV_WINOGRAD, "winograd", 3, 1, refuse_tiles, avoid_few_tiles},
+    {LC_CONV_WINOGRAD_S2, "winograd /2", 3, 2, refuse_tiles, avoid_s2},
+    {LC_CONV_STRASSEN_TWICE, "strassen twice", 1, 0, refuse_strassen_twice, avoid_strassen_twice},
+    {LC_CONV_STRASSEN, "strassen", 1, 0, refuse_strassen, avoid_strassen},
+    {LC_CONV_DIRECT, "direct", 0, 0, never, never},
 };
 enum { ALGORITHMS = sizeof algorithms / sizeof *algorithms };
 
-/* Why row i does not do the layer; NULL: it does. */
+/* Why row i cannot do the layer; NULL: it can. */
 static const char *refusal(const conv_layer *l, int i)
 {
     const lc_conv2d_attr *a = l->attr;
@@ -153,7 +172,7 @@ static int choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *
             continue;
         if ((int)algorithms[i].algorithm == preferred)
             return i;
-        if (first < 0)
+        if (first < 0 && !algorithms[i].avoids(&l))
             first = i;
     }
     return first; /* there is one: direct sums take everything */
@@ -170,7 +189,11 @@ bool lc_conv_candidate(const void *attr, const lc_desc *in, const lc_desc *out, 
     if (i < 0 || i >= ALGORITHMS)
         return false;
     const conv_layer l = {attr, &in[0], &in[1], &out[0]};
-    *found = (lc_candidate){algorithms[i].name, refusal(&l, i), choose(attr, in, out) == i};
+    const char *refuses = refusal(&l, i);
+    *found = (lc_candidate){.name = algorithms[i].name,
+                            .refuses = refuses,
+                            .avoids = refuses ? NULL : algorithms[i].avoids(&l),
+                            .chosen = choose(attr, in, out) == i};
     return true;
 }
 

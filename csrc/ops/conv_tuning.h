@@ -1,5 +1,5 @@
 /* Layers whose algorithm has been measured: for them the fastest takes the place of the first one
- * of the list that accepts (conv_choose.c). One table per process, empty unless somebody fills it.
+ * of the list that is expected to pay (conv_choose.c). One table per process, empty unless somebody fills it.
  */
 #ifndef LC_OPS_CONV_TUNING_H
 #define LC_OPS_CONV_TUNING_H

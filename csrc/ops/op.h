@@ -75,7 +75,8 @@ typedef struct lc_pack_spec {
 /* One of several algorithms for a node; static strings. */
 typedef struct lc_candidate {
     const char *name;
-    const char *refuses; /* why it cannot or should not do this one; NULL: it could */
+    const char *refuses; /* why it cannot do this one; NULL: it could */
+    const char *avoids;  /* why it should not, as far as nobody has measured; NULL: it should */
     bool chosen;
 } lc_candidate;
 

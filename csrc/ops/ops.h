@@ -9,7 +9,7 @@
 /* --- convolution: x (N, C, H, W), w (OC, C / groups, KH, KW), [b (OC)], [gamma, beta, mean, var
  * (OC)], [residual (N, OC, OH, OW)] y = relu(bn(conv(x, w) + b) + residual), each part as its flag
  * says. Users record LC_CONV_BIAS only; passes add the rest. LC_CONV_FORCED is for measuring: the
- * algorithm is the one of the attributes, if that accepts.
+ * algorithm is the one of the attributes, if that can do it.
  *
  * With LC_CONV_TRANSPOSED it is the gradient of that convolution's input instead: x is dy (N, OC,
  * OH, OW), w and the attributes are those of the convolution, y is (N, C, out[0], out[1]). It has

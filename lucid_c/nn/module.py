@@ -420,9 +420,10 @@ class Module(Tree):
     ) -> "Tuning":
         """Measure which algorithm is fastest for each convolution, and use it from now on.
 
-        Every algorithm that accepts a layer (see `lucid_c.explain`) is measured with as many
-        images as ``x`` has, on `lucid_c.get_num_threads` threads. The fastest is used for such
-        layers in all models of this process, for any batch size and number of threads.
+        Every algorithm that can do a layer, whether or not it would be taken without measuring
+        (see `lucid_c.explain`), is measured with as many images as ``x`` has, on
+        `lucid_c.get_num_threads` threads. The fastest is used for such layers in all models of
+        this process, for any batch size and number of threads.
 
         **Bits of results may change**: algorithms round differently, and another machine, or
         another measurement on this one, may choose another. Results still do not depend on batch

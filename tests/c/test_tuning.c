@@ -52,7 +52,7 @@ static void check_candidates(void)
     int chosen = 0, count = 0, first = -1;
     for (; lc_conv_candidate(&a, in, &out, count, &c); count++) {
         CHECK(lc_conv_algorithm_named(c.name) >= 0);
-        if (!c.refuses && first < 0)
+        if (!c.refuses && !c.avoids && first < 0)
             first = count;
         if (c.chosen) {
             chosen++;

@@ -469,7 +469,8 @@ static void expect_choice(wino_case t, int block, int64_t kernel, lc_conv_algori
         lc_candidate c;
         int found = 0;
         for (int i = 0; reason && lc_conv_candidate(&a, in, &out, i, &c); i++)
-            found += c.refuses && strstr(c.refuses, reason) != NULL;
+            found +=
+                (c.refuses && strstr(c.refuses, reason)) || (c.avoids && strstr(c.avoids, reason));
         CHECK(!reason || found > 0);
     }
 }
