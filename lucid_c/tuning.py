@@ -385,9 +385,12 @@ def tune(
         for row in _rows(model, x):
             could = {name: avoids for name, refuses, avoids, _ in row["candidates"] if not refuses}
             if len(could) > 1:
-                default = next(name for name, avoids in could.items() if avoids is None)
-                known = {"could": list(could), "default": default, "batch": row["in_shape"][0]}
-                known["layers"] = []
+                known = {
+                    "layers": [],
+                    "could": list(could),
+                    "default": next(name for name, avoids in could.items() if not avoids),
+                    "batch": row["in_shape"][0],
+                }
                 layers.setdefault(row["key"], known)["layers"].append(row["scope"])
         flush = _flusher()
         fresh, result = {}, []

@@ -33,6 +33,13 @@ class Blocks(nn.Module):
         return self.head(y.mean((2, 3)))
 
 
+def all_gradients(model, x):
+    """Those of the parameters and the input, in training mode."""
+    given = Tensor(x, requires_grad=True)
+    (model.train()(given) ** 2).sum().backward()
+    return [p.grad.numpy() for p in model.parameters()] + [given.grad.numpy()]
+
+
 # --- leaves and accumulation
 
 
@@ -455,12 +462,8 @@ def test_a_function_within_a_model():
             return self.last(y)
 
     x = draw("image", (2, 3, 6, 5))
-    grads = []
-    for own in (True, False):
-        model, given = Model(own).train(), Tensor(x, requires_grad=True)
-        (model(given) ** 2).sum().backward()
-        grads.append([p.grad.numpy() for p in model.parameters()] + [given.grad.numpy()])
-    for mine, plain in zip(*grads, strict=True):
+    own, written_out = all_gradients(Model(True), x), all_gradients(Model(False), x)
+    for mine, plain in zip(own, written_out, strict=True):
         assert_close(mine, plain, 1e-5)
 
 
@@ -527,12 +530,7 @@ def test_values_that_python_reads_in_mid_forward():
             return self.head(y.mean((2, 3)))
 
     x = draw("image", (2, 3, 6, 5))
-    grads = []
-    for kind in (Blocks, Reads):
-        model, given = kind().train(), Tensor(x, requires_grad=True)
-        (model(given) ** 2).sum().backward()
-        grads.append([p.grad.numpy() for p in model.parameters()] + [given.grad.numpy()])
-    for whole, parts in zip(*grads, strict=True):
+    for whole, parts in zip(all_gradients(Blocks(), x), all_gradients(Reads(), x), strict=True):
         assert_close(parts, whole, 1e-5)
 
 

@@ -50,7 +50,7 @@ static const char *refuse_all(void)
     return force_direct ? "LUCID_C_CONV=direct" : NULL;
 }
 
-/* What both forms of Winograd's convolution can do. */
+/* What keeps both forms of Winograd's convolution from a layer. */
 static const char *refuse_tiles(const conv_layer *l)
 {
     const int64_t block = l->x->layout.block;
@@ -69,10 +69,9 @@ static const char *refuse_tiles(const conv_layer *l)
 static const char *avoid_few_tiles(const conv_layer *l)
 {
     const int64_t tile = LC_WINOGRAD_TILE;
-    return (l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile) <
-                   (l->x->layout.block > 8 ? MIN_TILES_AVX512 : MIN_TILES)
-               ? "too few tiles"
-               : NULL;
+    const int64_t tiles = (l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile);
+    const int64_t least = l->x->layout.block > 8 ? MIN_TILES_AVX512 : MIN_TILES;
+    return tiles < least ? "too few tiles" : NULL;
 }
 
 static const char *avoid_s2(const conv_layer *l)

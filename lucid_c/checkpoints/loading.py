@@ -184,10 +184,10 @@ def _fill(checkpoint: Checkpoint, keys: KeyMap, arrays: dict[str, np.ndarray]) -
     errors: list[BaseException] = []
 
     def work() -> None:
-        while jobs and not errors:
+        while not errors:
             try:
                 target, source = jobs.popleft()
-            except IndexError:  # another thread took the last one
+            except IndexError:  # all are taken
                 return
             try:
                 _named(source, checkpoint[source].read_into, arrays[target])
@@ -196,16 +196,15 @@ def _fill(checkpoint: Checkpoint, keys: KeyMap, arrays: dict[str, np.ndarray]) -
 
     helpers = []
     if checkpoint.format == "safetensors" and len(jobs) > 1:
-        helpers = [Thread(target=work) for _ in range(min(get_num_threads(), MAX_READERS) - 1)]
-    started = []
-    for helper in helpers:
-        try:
-            helper.start()
-        except RuntimeError:  # no more threads to be had
-            break
-        started.append(helper)
+        for _ in range(min(get_num_threads(), MAX_READERS) - 1):
+            helper = Thread(target=work)
+            try:
+                helper.start()
+            except RuntimeError:  # no more threads to be had
+                break
+            helpers.append(helper)
     work()
-    for helper in started:
+    for helper in helpers:
         helper.join()
     if errors:
         raise errors[0]
