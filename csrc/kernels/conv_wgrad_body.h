@@ -75,6 +75,9 @@ WGRAD_INLINE void wgrad_dense_part(const int ni, const int nv, const lc_wgrad_ru
 {
     wgrad_sums acc;
     wgrad_zero(ni, nv, acc);
+    WGRAD_UNROLL
+    for (int i = 0; i < ni * nv; i += 16 / LC_VLEN)
+        __builtin_prefetch(p->sums + i * LC_VLEN, 1);
     const int64_t pix = r->stride[1] * r->x_col, row = r->stride[0] * r->x_row;
     const float *xi = p->x, *di = p->dy;
     for (int64_t n = r->images; n > 0; n--, xi += r->x_image, di += r->dy_image) {

@@ -42,7 +42,7 @@ typedef struct lc_wgrad_run {
 typedef void (*lc_wgrad_run_fn)(const lc_wgrad_run *r);
 
 /* m[channel][nv * block] += sum over tiles of v[block][tile][channel] * w[vector][tile][lane], for
- * one of the 36 positions. */
+ * one of the 36 positions; Strassen: one of the products, pixels in place of tiles. */
 typedef struct lc_wgrad_product {
     const float *v, *w;
     float *m;
@@ -71,6 +71,12 @@ typedef struct lc_wgrad_kernels {
 void lc_wgrad_kernels_fill__scalar(lc_wgrad_kernels *k);
 void lc_wgrad_kernels_fill__avx2(lc_wgrad_kernels *k);
 void lc_wgrad_kernels_fill__avx512(lc_wgrad_kernels *k);
+
+/* How many of `left` vectors of output channels the next panel takes. */
+static inline int32_t lc_wgrad_panel(int64_t left)
+{
+    return left == 4 ? 2 : left < LC_WGRAD_MAX_NV ? (int32_t)left : LC_WGRAD_MAX_NV;
+}
 
 /* Output positions [*from, *to) of [from, to) whose tap lies inside of an input of `size`. */
 static inline void lc_wgrad_inside(int64_t size, int64_t stride, int64_t at, int64_t *from,

@@ -4,17 +4,23 @@
  * small images; Winograd: some tiles). A kernel sums up a band in registers and adds it to the sums
  * of its item, which so have chains of additions of bounded length; items are parts of the output
  * and input channels and, where those are few, chunks of the bands, whose sums a second phase adds.
- * Bands and chunks are functions of the layer and N alone, and so are the bits. */
+ * Bands and chunks are functions of the layer and N alone, and so are the bits.
+ *
+ * Winograd's and Strassen's algorithms (strassen_sum.h) add up transformed products in the same way,
+ * which become weights at the end. */
 #include <string.h>
 
-#include "ops/conv_form.h"
 #include "ops/op_util.h"
-#include "ops/ops.h"
+#include "ops/strassen_sum.h"
+#include "ops/weight_grad_plan.h"
 
 /* Long enough to hide the adding to the sums; dy of a panel and x of a block then are about as
  * large as the L1 cache. */
 #define BAND_PIXELS 196
 #define BAND_TILES 64 /* Winograd */
+/* Strassen: pixels of a run, of which a band has two, twice: four. Long, since each product adds to
+ * sums that do not stay in the L1 cache, nor, with 49 products, in L2. */
+#define RUN_PIXELS 196
 /* Chunks are made until there are about so many items, but not so many that their sums take more
  * than CHUNK_BYTES. */
 #define MIN_ITEMS 16
@@ -24,45 +30,7 @@
 #define TILE_BYTES (512 << 10)
 #define TILE_CHANNELS 512 /* of either side */
 #define TILE_WINOGRAD 64  /* of either side: 36 times as many bytes as a 1x1 layer */
-/* The 36 parts should not start at the same place in the sets of the L1 cache. */
-#define SKEW 16
-
-typedef struct wgrad_prep {
-    lc_conv_form form;
-    lc_conv_shape shape;
-    lc_wgrad_run run; /* what is the same for all calls */
-    bool winograd;
-    bool plain;  /* x is not blocked: a row of taps takes the place of the channels of a block */
-    bool pick;   /* strided 1x1: the pixels that count are copied, side by side */
-    bool single; /* one item holds all chunks: sums lie in scratch, and go to dw at once */
-    int64_t n, oh, ow, taps;
-    int64_t dy_vec, dy_image, x_image, x_block; /* floats */
-    int64_t images, rows, columns;              /* of a band */
-    int64_t image_bands, row_bands, column_bands, bands, chunks;
-    int64_t per_image, all; /* Winograd: tiles */
-    int64_t oc_tiles, ic_tiles;
-    int64_t oc_most, ic_most; /* blocks of a tile */
-    int64_t pair;             /* floats of the sums of an output and an input block */
-    int64_t tile_floats;
-    /* scratch, in floats from its start */
-    int64_t copy_at, v_at, w_at, m_at;
-    int64_t v_pos, v_blk, w_pos;
-} wgrad_prep;
-
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
+#define TILE_STRASSEN 512 /* of either side */
 
 /* --- shapes and layouts */
 
@@ -133,18 +101,19 @@ static int64_t macs(const void *attr, int n_in, const lc_desc *in, const lc_desc
 
 /* --- the plan */
 
-/* How many blocks of the `left` output blocks of an item the next panel takes. */
-static int64_t panel_blocks(const wgrad_prep *p, int64_t left)
-{
-    return p->form.lanes ? 1 : left == 4 ? 2 : min64(left, LC_WGRAD_MAX_NV);
-}
-
 static void find_bands(wgrad_prep *p)
 {
     if (p->winograd) {
         p->per_image = ceil_div(p->oh, LC_WINOGRAD_TILE) * ceil_div(p->ow, LC_WINOGRAD_TILE);
         p->all = p->n * p->per_image;
         p->bands = ceil_div(p->all, BAND_TILES);
+        return;
+    }
+    if (p->levels) {
+        p->per_image = max64(1, (p->ow + RUN_PIXELS / 2) / RUN_PIXELS);
+        p->run_pixels = p->ow / p->per_image;
+        p->all = p->n * p->per_image;
+        p->bands = p->all / p->parts;
         return;
     }
     /* As many as come closest to BAND_PIXELS, of equal size. */
@@ -160,6 +129,17 @@ static void find_bands(wgrad_prep *p)
         p->row_bands * p->column_bands > 1 ? 1 : max64(1, (BAND_PIXELS + pixels / 2) / pixels);
     p->image_bands = ceil_div(p->n, p->images);
     p->bands = p->image_bands * p->row_bands * p->column_bands;
+}
+
+/* Strassen: which channels meet in a sum depends on the tiles, which so are a function of the layer.
+ */
+static void find_strassen_tiles(wgrad_prep *p, int block)
+{
+    const lc_conv_form *f = &p->form;
+    p->oc_tiles = ceil_div(f->ob * block, TILE_STRASSEN);
+    p->ic_tiles = ceil_div(f->ib * block, TILE_STRASSEN);
+    p->oc_most = ceil_div(f->ob / p->parts, p->oc_tiles) * p->parts;
+    p->ic_most = ceil_div(f->ib / p->parts, p->ic_tiles) * p->parts;
 }
 
 /* Parts of the channels: as large as the caches like them, then smaller until the team has enough
@@ -195,7 +175,7 @@ static void find_tiles(wgrad_prep *p, int threads, int block)
 static void find_chunks(wgrad_prep *p, int block)
 {
     const lc_conv_form *f = &p->form;
-    const int64_t some = TILE_WINOGRAD; /* channels: items of a usual size */
+    const int64_t some = p->levels ? TILE_STRASSEN : TILE_WINOGRAD; /* channels of a usual item */
     const int64_t items = f->groups * ceil_div(f->ob * block, some) * ceil_div(f->ib * f->cb, some);
     const int64_t sums = max64(1, f->groups * f->ob * f->ib * p->pair * (int64_t)sizeof(float));
     p->chunks = min64(ceil_div(MIN_ITEMS, items), max64(1, CHUNK_BYTES / sums));
@@ -222,10 +202,18 @@ static void fill_run(const lc_conv2d_attr *a, const lc_desc *dy, const lc_desc *
     }
     p->x_block = r->h * r->w * col;
     p->dy_vec = p->oh * p->ow * block;
-    if (p->taps == 1 && !p->winograd && p->oh == r->h && p->ow == r->w && r->pad[0] == 0 &&
-        r->pad[1] == 0 && r->stride[0] == 1 && r->stride[1] == 1) {
-        r->w = p->ow = r->h * r->w; /* all pixels in one row */
+    const bool still = p->taps == 1 && !p->winograd && r->pad[0] == 0 && r->pad[1] == 0 &&
+                       (p->oh - 1) * r->stride[0] < r->h && (p->ow - 1) * r->stride[1] < r->w;
+    p->pick = still && !p->plain && !p->form.lanes && r->stride[1] > 1;
+    if (p->pick) {
+        p->pick_row = r->stride[0] * r->w * col;
+        p->pick_col = r->stride[1] * col;
+        p->pick_ow = p->ow;
+    }
+    if (p->pick || (still && p->oh == r->h && p->ow == r->w)) { /* all pixels in one row */
+        r->w = p->ow = p->oh * p->ow;
         r->h = p->oh = 1;
+        r->stride[0] = r->stride[1] = 1;
     }
     r->x_col = col;
     r->x_row = r->w * col;
@@ -252,17 +240,24 @@ static int64_t find_scratch(wgrad_prep *p, int block)
     if (p->winograd) {
         const int64_t tiles = ceil_div(p->all, max64(1, p->bands));
         p->v_blk = tiles * block;
-        p->v_pos = p->ic_most * p->v_blk + SKEW;
-        p->w_pos = p->oc_most * p->v_blk + SKEW;
+        p->v_pos = p->ic_most * p->v_blk + WGRAD_SKEW;
+        p->w_pos = p->oc_most * p->v_blk + WGRAD_SKEW;
         p->v_at = at;
         p->w_at = p->v_at + LC_WINOGRAD_POSITIONS * p->v_pos;
         p->m_at = p->w_at + LC_WINOGRAD_POSITIONS * p->w_pos;
         const int64_t panels = p->oc_most; /* at most */
-        at = p->m_at +
-             LC_WINOGRAD_POSITIONS * (p->oc_most * p->ic_most * block * block + panels * SKEW);
+        at = p->m_at + LC_WINOGRAD_POSITIONS *
+                           (p->oc_most * p->ic_most * block * block + panels * WGRAD_SKEW);
+    } else if (p->levels) {
+        p->v_at = at;
+        p->m_at =
+            p->v_at + lc_strassen_scratch(p->levels, p->oc_most, p->ic_most, p->run_pixels, block);
+        p->copy_at =
+            p->m_at + lc_strassen_products(p->levels) * p->tile_floats / p->parts / p->parts;
+        at = p->copy_at + (p->pick ? p->parts * p->run_pixels * p->ic_most * block : 0);
     } else if (p->pick) {
         p->copy_at = at;
-        at += p->images * p->rows * p->columns * p->ic_most * block;
+        at += p->images * p->columns * p->ic_most * block;
     } else if (p->plain) {
         p->copy_at = at;
         at += p->images * p->form.ib * reach(p->rows, r->stride[0], r->kh, r->dilation[0]) *
@@ -289,16 +284,17 @@ lc_status lc_conv_weight_grad_prepare(lc_step *step, lc_conv_algorithm algorithm
                                .block = block};
     p->form = lc_conv_form_get(&p->shape);
     p->winograd = algorithm == LC_CONV_WINOGRAD;
+    p->levels = algorithm == LC_CONV_STRASSEN_TWICE ? 2 : algorithm == LC_CONV_STRASSEN;
+    p->parts = lc_strassen_parts(p->levels);
     p->plain = x->layout.block == 1;
     fill_run(a, dy, x, p, block);
-    p->pick = p->taps == 1 && !p->plain && !p->form.lanes && p->run.stride[1] > 1 &&
-              p->run.pad[0] == 0 && p->run.pad[1] == 0 &&
-              (p->oh - 1) * p->run.stride[0] < p->run.h &&
-              (p->ow - 1) * p->run.stride[1] < p->run.w;
     p->pair = p->taps * p->form.cb * block;
     find_bands(p);
     find_chunks(p, block);
-    find_tiles(p, step->threads, block);
+    if (p->levels)
+        find_strassen_tiles(p, block);
+    else
+        find_tiles(p, step->threads, block);
     p->single = p->chunks == 1;
     p->tile_floats = p->oc_most * p->ic_most * p->pair;
     const int64_t tiles = p->form.groups * p->oc_tiles * p->ic_tiles;
@@ -309,7 +305,9 @@ lc_status lc_conv_weight_grad_prepare(lc_step *step, lc_conv_algorithm algorithm
         step->items[1] = tiles;
         step->shared_bytes = (size_t)(p->chunks * tiles * p->tile_floats) * sizeof(float);
     }
-    step->algorithm = p->winograd     ? k->winograd_name
+    step->algorithm = p->levels == 1  ? "strassen"
+                      : p->levels     ? "strassen twice"
+                      : p->winograd   ? k->winograd_name
                       : p->form.lanes ? k->lanes_name
                                       : k->dense_name;
     return LC_OK;
@@ -323,25 +321,15 @@ static lc_status prepare(lc_step *step)
 
 /* --- the run */
 
-/* A part of the channels of a group: output blocks [o0, o1), input blocks [i0, i1). */
-typedef struct tile {
-    int64_t group, o0, o1, i0, i1;
-} tile;
-
-static tile tile_at(const wgrad_prep *p, int64_t index)
+static wgrad_tile tile_at(const wgrad_prep *p, int64_t index)
 {
     const int64_t ict = index % p->ic_tiles, oct = index / p->ic_tiles % p->oc_tiles;
-    return (tile){.group = index / (p->ic_tiles * p->oc_tiles),
-                  .o0 = oct * p->form.ob / p->oc_tiles,
-                  .o1 = (oct + 1) * p->form.ob / p->oc_tiles,
-                  .i0 = ict * p->form.ib / p->ic_tiles,
-                  .i1 = (ict + 1) * p->form.ib / p->ic_tiles};
-}
-
-/* Where the sums of a panel and an input block lie among those of a tile. */
-static int64_t sums_at(const wgrad_prep *p, const tile *t, int64_t o, int64_t nv, int64_t i)
-{
-    return ((o - t->o0) * (t->i1 - t->i0) + (i - t->i0) * nv) * p->pair;
+    const int64_t ob = p->form.ob / p->parts, ib = p->form.ib / p->parts;
+    return (wgrad_tile){.group = index / (p->ic_tiles * p->oc_tiles),
+                        .o0 = oct * ob / p->oc_tiles * p->parts,
+                        .o1 = (oct + 1) * ob / p->oc_tiles * p->parts,
+                        .i0 = ict * ib / p->ic_tiles * p->parts,
+                        .i1 = (ict + 1) * ib / p->ic_tiles * p->parts};
 }
 
 /* Copies what a band reads of a plain x, zeros around it; sets r->x, and the planes to those of the
@@ -374,35 +362,20 @@ static void copy_band(const wgrad_prep *p, lc_wgrad_run *r, const float *x, floa
     r->pad[0] = r->pad[1] = 0;
 }
 
-/* Copies the pixels of a band that count, for `blocks` input blocks from x on; r then is a
- * convolution that moves nothing. */
+/* Copies the pixels of a band that count, for `blocks` input blocks from x on; r is about them from
+ * then on. */
 static void pick_band(const wgrad_prep *p, lc_wgrad_run *r, const float *x, int64_t blocks,
                       float *to)
 {
-    const int64_t block = r->block, row = r->stride[0] * r->x_row, pix = r->stride[1] * r->x_col;
-    const int64_t rows = r->oh1 - r->oh0, columns = r->ow1 - r->ow0;
     float *next = to;
     for (int64_t b = 0; b < blocks; b++)
         for (int64_t n = 0; n < r->images; n++)
-            for (int64_t h = r->oh0; h < r->oh1; h++) {
-                const float *from = x + b * p->x_block + n * p->x_image + h * row + r->ow0 * pix;
-                for (int64_t w = 0; w < columns; w++, from += pix, next += block)
-                    for (int64_t c = 0; c < block; c++)
-                        next[c] = from[c];
-            }
-    r->dy += r->oh0 * r->dy_row + r->ow0 * block;
-    r->oh0 = r->ow0 = 0;
-    r->oh1 = rows;
-    r->ow1 = columns;
-    if (p->column_bands == 1) { /* all in one row */
-        r->oh1 = 1;
-        r->ow1 = rows * columns;
-    }
-    r->h = r->oh1;
+            next = pick_pixels(p, x + b * p->x_block + n * p->x_image, r->ow0, r->ow1, next);
+    r->dy += r->ow0 * r->block;
+    r->ow1 -= r->ow0;
+    r->ow0 = 0;
     r->w = r->ow1;
-    r->x_row = r->ow1 * block;
-    r->x_image = rows * columns * block;
-    r->stride[0] = r->stride[1] = 1;
+    r->x_row = r->x_image = r->ow1 * r->block;
 }
 
 /* Sums of one channel of a copied band. The taps of a row lie side by side in memory, like the
@@ -422,136 +395,61 @@ static void add_plain(const lc_wgrad_run *band, lc_wgrad_run_fn kernel, float *s
         }
 }
 
-static void sum_direct(const lc_step *step, const lc_bind *bind, const tile *t, int64_t chunk,
-                       float *sums)
+void lc_wgrad_add_band(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
+                       const wgrad_band *b, float *sums)
 {
     const wgrad_prep *p = step->prep;
     const lc_conv_form *f = &p->form;
     const lc_wgrad_run_fn kernel =
         f->lanes ? step->kernels->wgrad.lanes : step->kernels->wgrad.dense;
-    const float *x = (const float *)bind->in[1] + t->group * f->ib * p->x_block;
-    const float *dy = (const float *)bind->in[0] + t->group * f->ob * p->dy_vec;
+    lc_wgrad_run r = p->run;
+    r.images = b->images;
+    r.oh0 = b->oh0;
+    r.oh1 = b->oh1;
+    r.ow0 = b->ow0;
+    r.ow1 = b->ow1;
+    r.dy = (const float *)bind->in[0] + t->group * f->ob * p->dy_vec + b->n * p->dy_image;
+    r.x = (const float *)bind->in[1] + t->group * f->ib * p->x_block + b->n * p->x_image;
+    float *copy = (float *)bind->scratch + p->copy_at;
+    if (p->plain)
+        copy_band(p, &r, r.x, copy);
+    const float *x_band = r.x;
+    int64_t x_block = p->plain ? r.h * r.w : p->x_block;
+    if (p->pick) {
+        pick_band(p, &r, r.x + t->i0 * p->x_block, t->i1 - t->i0, copy);
+        x_block = r.images * r.x_image;
+        x_band = copy - t->i0 * x_block;
+    }
+    const float *dy_band = r.dy;
+    for (int64_t o = t->o0; o < t->o1; o += r.nv) {
+        r.nv = (int32_t)panel_blocks(p, t->o1 - o);
+        r.dy = dy_band + o * p->dy_vec;
+        for (int64_t i = t->i0; i < t->i1; i++) {
+            r.x = x_band + i * x_block;
+            r.sums = sums + sums_at(p, t, o, r.nv, i);
+            if (p->plain)
+                add_plain(&r, kernel, r.sums);
+            else
+                kernel(&r);
+        }
+    }
+}
+
+static void sum_direct(const lc_step *step, const lc_bind *bind, const wgrad_tile *t, int64_t chunk,
+                       float *sums)
+{
+    const wgrad_prep *p = step->prep;
     const int64_t end = (chunk + 1) * p->bands / p->chunks;
-    for (int64_t band = chunk * p->bands / p->chunks; band < end; band++) {
-        lc_wgrad_run r = p->run;
-        const int64_t cols = band % p->column_bands, rows = band / p->column_bands % p->row_bands;
-        const int64_t n = band / (p->column_bands * p->row_bands) * p->images;
-        r.images = min64(p->images, p->n - n);
-        r.oh0 = rows * p->rows;
-        r.oh1 = min64(p->oh, r.oh0 + p->rows);
-        r.ow0 = cols * p->columns;
-        r.ow1 = min64(p->ow, r.ow0 + p->columns);
-        r.dy = dy + n * p->dy_image;
-        r.x = x + n * p->x_image;
-        if (p->plain)
-            copy_band(p, &r, r.x, (float *)bind->scratch + p->copy_at);
-        const float *x_band = r.x;
-        int64_t x_block = p->plain ? r.h * r.w : p->x_block;
-        if (p->pick) {
-            float *copy = (float *)bind->scratch + p->copy_at;
-            pick_band(p, &r, r.x + t->i0 * p->x_block, t->i1 - t->i0, copy);
-            x_block = r.images * r.x_image;
-            x_band = copy - t->i0 * x_block;
-        }
-        const float *dy_band = r.dy;
-        for (int64_t o = t->o0; o < t->o1; o += r.nv) {
-            r.nv = (int32_t)panel_blocks(p, t->o1 - o);
-            r.dy = dy_band + o * p->dy_vec;
-            for (int64_t i = t->i0; i < t->i1; i++) {
-                r.x = x_band + i * x_block;
-                r.sums = sums + sums_at(p, t, o, r.nv, i);
-                if (p->plain)
-                    add_plain(&r, kernel, r.sums);
-                else
-                    kernel(&r);
-            }
-        }
-    }
-}
-
-/* V and W of the tiles [from, to), which may be of several images. */
-static void transform(const lc_step *step, const lc_bind *bind, const tile *t, int64_t from,
-                      int64_t to)
-{
-    const wgrad_prep *p = step->prep;
-    const lc_kernels *k = step->kernels;
-    const lc_wgrad_run *run = &p->run;
-    float *scratch = bind->scratch;
-    lc_winograd_run x = {.form = &lc_winograd_forms[LC_WINOGRAD_3X3],
-                         .block = run->block,
-                         .tile_columns = ceil_div(p->ow, LC_WINOGRAD_TILE),
-                         .x_row = run->x_row,
-                         .x_blk = p->x_block,
-                         .h = run->h,
-                         .w = run->w,
-                         .pad = {run->pad[0], run->pad[1]},
-                         .blocks = t->i1 - t->i0,
-                         .v_pos = p->v_pos,
-                         .v_blk = p->v_blk};
-    lc_winograd_run dy = x;
-    dy.x_row = run->dy_row;
-    dy.x_blk = p->dy_vec;
-    dy.h = p->oh;
-    dy.w = p->ow;
-    dy.pad[0] = dy.pad[1] = 0;
-    dy.blocks = t->o1 - t->o0;
-    dy.v_pos = p->w_pos;
-    for (int64_t at = from; at < to; at += x.tiles) {
-        const int64_t n = at / p->per_image;
-        x.tile = dy.tile = at % p->per_image;
-        x.tiles = dy.tiles = min64(to - at, p->per_image - x.tile);
-        x.x = (const float *)bind->in[1] + n * p->x_image +
-              (t->group * p->form.ib + t->i0) * p->x_block;
-        dy.x = (const float *)bind->in[0] + n * p->dy_image +
-               (t->group * p->form.ob + t->o0) * p->dy_vec;
-        x.v = scratch + p->v_at + (at - from) * run->block;
-        dy.v = scratch + p->w_at + (at - from) * run->block;
-        k->winograd.input[LC_WINOGRAD_3X3](&x);
-        k->wgrad.tiles(&dy);
-    }
-}
-
-static void sum_winograd(const lc_step *step, const lc_bind *bind, const tile *t, int64_t chunk,
-                         float *sums)
-{
-    const wgrad_prep *p = step->prep;
-    const lc_wgrad_kernels *k = &step->kernels->wgrad;
-    const int64_t block = p->run.block, in = (t->i1 - t->i0) * block; /* channels */
-    float *const v = (float *)bind->scratch + p->v_at, *const w = (float *)bind->scratch + p->w_at;
-    float *const m = (float *)bind->scratch + p->m_at;
-    /* m: [panel][position][input channel][nv * block] */
-    const int64_t first = chunk * p->bands / p->chunks, end = (chunk + 1) * p->bands / p->chunks;
-    memset(m, 0,
-           (size_t)(LC_WINOGRAD_POSITIONS * (t->o1 - t->o0) * (in * block + SKEW)) * sizeof(float));
-    for (int64_t band = first; band < end; band++) {
-        const int64_t from = band * p->all / p->bands, to = (band + 1) * p->all / p->bands;
-        transform(step, bind, t, from, to);
-        lc_wgrad_product prod = {.v_blk = p->v_blk,
-                                 .w_vec = p->v_blk,
-                                 .blocks = t->i1 - t->i0,
-                                 .tiles = to - from,
-                                 .block = p->run.block};
-        for (int64_t pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++) {
-            float *panel = m;
-            prod.v = v + pos * p->v_pos;
-            for (int64_t o = t->o0; o < t->o1; o += prod.nv) {
-                prod.nv = (int32_t)panel_blocks(p, t->o1 - o);
-                const int64_t m_pos = in * prod.nv * block + SKEW;
-                prod.w = w + pos * p->w_pos + (o - t->o0) * p->v_blk;
-                prod.m = panel + pos * m_pos;
-                k->product(&prod);
-                panel += LC_WINOGRAD_POSITIONS * m_pos;
-            }
-        }
-    }
-    const float *panel = m;
-    for (int64_t o = t->o0, nv; o < t->o1; o += nv) {
-        nv = panel_blocks(p, t->o1 - o);
-        const int64_t m_pos = in * nv * block + SKEW, vectors = block * nv;
-        for (int64_t i = t->i0; i < t->i1; i++)
-            k->taps(panel + (i - t->i0) * vectors * block, m_pos, sums + sums_at(p, t, o, nv, i),
-                    vectors * block, vectors, p->run.block);
-        panel += LC_WINOGRAD_POSITIONS * m_pos;
+    for (int64_t i = chunk * p->bands / p->chunks; i < end; i++) {
+        const int64_t cols = i % p->column_bands, rows = i / p->column_bands % p->row_bands;
+        const int64_t n = i / (p->column_bands * p->row_bands) * p->images;
+        const wgrad_band b = {.n = n,
+                              .images = min64(p->images, p->n - n),
+                              .oh0 = rows * p->rows,
+                              .oh1 = min64(p->oh, (rows + 1) * p->rows),
+                              .ow0 = cols * p->columns,
+                              .ow1 = min64(p->ow, (cols + 1) * p->columns)};
+        lc_wgrad_add_band(step, bind, t, &b, sums);
     }
 }
 
@@ -565,8 +463,25 @@ static void find_channels(lc_layout l, int64_t channels, int64_t slot, int64_t n
     }
 }
 
+/* 1x1: [input channel][lanes] to rows of input channels. */
+static void store_rows(const wgrad_prep *p, const lc_vec_kernels *k, const float *from,
+                       int64_t lanes, const int64_t *oc, int64_t ic, int64_t channels, float *dw)
+{
+    float rows[LC_WGRAD_MAX_NV * LC_CONV_MAX_BLOCK * LC_CONV_MAX_BLOCK];
+    const int64_t block = p->run.block, icg = p->shape.ic / p->shape.groups;
+    k->to_block(rows, from, lanes, (int)p->form.cb, lanes, (int)block);
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        if (oc[lane] < 0)
+            continue;
+        float *to = dw + oc[lane] * icg + ic;
+        for (int64_t c = 0; c < channels; c++)
+            to[c] = rows[lane * block + c];
+    }
+}
+
 /* Sums to dw: lanes of output channels become rows. */
-static void store(const wgrad_prep *p, const tile *t, const float *sums, float *dw)
+static void store_part(const wgrad_prep *p, const lc_vec_kernels *k, const wgrad_tile *t,
+                       const float *sums, float *dw)
 {
     const lc_conv_form *f = &p->form;
     const lc_conv_shape *s = &p->shape;
@@ -579,36 +494,56 @@ static void store(const wgrad_prep *p, const tile *t, const float *sums, float *
         for (int64_t i = t->i0; i < t->i1; i++) {
             const float *from = sums + sums_at(p, t, o, nv, i);
             find_channels(s->x, s->ic, (t->group * f->ib + i) * f->cb, f->cb, t->group * icg, ic);
+            if (p->taps == 1 && f->cb == block && !f->lanes) {
+                int64_t channels = 0; /* then padding */
+                while (channels < f->cb && ic[channels] >= 0)
+                    channels++;
+                store_rows(p, k, from, lanes, oc, ic[0], channels, dw);
+                continue;
+            }
             for (int64_t lane = 0; lane < lanes; lane++)
                 for (int64_t c = 0; c < f->cb && oc[lane] >= 0; c++) {
                     const int64_t at = f->lanes ? c : ic[c]; /* in its group */
                     float *to = dw + (oc[lane] * icg + at) * p->taps;
-                    for (int64_t k = 0; k < p->taps && at >= 0; k++)
-                        to[k] = from[(k * f->cb + c) * lanes + lane];
+                    for (int64_t j = 0; j < p->taps && at >= 0; j++)
+                        to[j] = from[(j * f->cb + c) * lanes + lane];
                 }
         }
     }
+}
+
+static void store(const lc_step *step, const wgrad_tile *t, const float *sums, float *dw)
+{
+    const wgrad_prep *p = step->prep;
+    for (int64_t i = 0; i < p->parts; i++)
+        for (int64_t j = 0; j < p->parts; j++, sums += part_floats(p, t)) {
+            const wgrad_tile part = part_of(p, t, i, j);
+            store_part(p, &step->kernels->vec, &part, sums, dw);
+        }
 }
 
 static void sum_item(const lc_step *step, const lc_bind *bind, int64_t item)
 {
     const wgrad_prep *p = step->prep;
     const int64_t tiles = p->form.groups * p->oc_tiles * p->ic_tiles;
-    const tile t = tile_at(p, item % tiles);
+    const wgrad_tile t = tile_at(p, item % tiles);
     float *sums = p->single ? bind->scratch : (float *)bind->shared + item * p->tile_floats;
     if (p->winograd) {
-        sum_winograd(step, bind, &t, item / tiles, sums);
+        lc_wgrad_sum_winograd(step, bind, &t, item / tiles, sums);
+    } else if (p->levels) {
+        lc_wgrad_sum_strassen(step, bind, &t, item / tiles, sums);
     } else {
         memset(sums, 0, (size_t)p->tile_floats * sizeof(float));
         sum_direct(step, bind, &t, item / tiles, sums);
     }
     if (p->single)
-        store(p, &t, sums, bind->out[0]);
+        store(step, &t, sums, bind->out[0]);
 }
 
 /* The chunks of a tile, added in order to the first. */
-static void add_chunks(const wgrad_prep *p, const lc_bind *bind, int64_t index)
+static void add_chunks(const lc_step *step, const lc_bind *bind, int64_t index)
 {
+    const wgrad_prep *p = step->prep;
     const int64_t tiles = p->form.groups * p->oc_tiles * p->ic_tiles;
     float *sums = (float *)bind->shared + index * p->tile_floats;
     for (int64_t chunk = 1; chunk < p->chunks; chunk++) {
@@ -616,8 +551,8 @@ static void add_chunks(const wgrad_prep *p, const lc_bind *bind, int64_t index)
         for (int64_t i = 0; i < p->tile_floats; i++)
             sums[i] += more[i];
     }
-    const tile t = tile_at(p, index);
-    store(p, &t, sums, bind->out[0]);
+    const wgrad_tile t = tile_at(p, index);
+    store(step, &t, sums, bind->out[0]);
 }
 
 static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -627,7 +562,7 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
         if (phase == 0)
             sum_item(step, bind, item);
         else
-            add_chunks(step->prep, bind, item);
+            add_chunks(step, bind, item);
     }
     return LC_OK;
 }

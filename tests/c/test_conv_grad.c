@@ -221,6 +221,7 @@ static float *weight_grad(const grad_data *d, const grad_case *t, const lc_kerne
     lc_step s = step_of(&lc_op_conv2d_weight_grad, &attr, 2, in, &out, k, threads);
     CHECK(lc_conv_weight_grad_prepare(&s, algorithm) == LC_OK);
     CHECK((strstr(s.algorithm, "winograd") != NULL) == (algorithm == LC_CONV_WINOGRAD));
+    CHECK((strstr(s.algorithm, "strassen") != NULL) == (algorithm >= LC_CONV_STRASSEN));
     float *dw = poisoned(lc_desc_bytes(&out));
     run_items(&s, data, dw);
     lc_free(dy);
@@ -317,7 +318,14 @@ static bool can_be_winograd(const grad_case *t)
            !t->x_plain && t->n > 0;
 }
 
-/* As conv_choose.c has it, but for any number of channels and pixels. */
+/* As conv_choose.c has them, but for any number of channels and pixels. */
+static bool can_be_strassen_weights(const grad_case *t, int64_t parts, int64_t block)
+{
+    return t->kh == 1 && t->kw == 1 && t->s[0] == t->s[1] && t->g == 1 && t->x_g == 1 &&
+           t->y_g == 1 && !t->x_plain && !t->p[0] && !t->p[1] && !t->p[2] && !t->p[3] &&
+           t->oc % (parts * block) == 0 && t->ic % (parts * block) == 0;
+}
+
 static bool can_be_strassen(const grad_case *t, int64_t parts, int64_t block)
 {
     return t->kh == 1 && t->kw == 1 && t->s[0] == 1 && t->s[1] == 1 && t->g == 1 && t->x_g == 1 &&
@@ -383,6 +391,10 @@ static void check_case(const grad_case *t, const lc_kernels *tables, int n_table
             check_input(&d, t, &tables[i], LC_CONV_STRASSEN);
         if (can_be_strassen(t, 4, tables[i].block))
             check_input(&d, t, &tables[i], LC_CONV_STRASSEN_TWICE);
+        if (can_be_strassen_weights(t, 2, tables[i].block))
+            check_weights(&d, t, &tables[i], LC_CONV_STRASSEN);
+        if (can_be_strassen_weights(t, 4, tables[i].block))
+            check_weights(&d, t, &tables[i], LC_CONV_STRASSEN_TWICE);
         if (failed > before)
             fprintf(stderr,
                     "  isa %d block %d: n %lld ic %lld %lldx%lld oc %lld kernel %lldx%lld stride "
@@ -411,6 +423,15 @@ static const grad_case cases[] = {
     {2, 3, 37, 40, 24, 7, 7, {2, 2}, {3, 3, 3, 3}, {1, 1}, 1, 1, 1, 1, 0},
     {2, 3, 23, 61, 16, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 1, 1, 1, A},
     {5, 8, 5, 6, 8, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, 0, 1, 1, 0},
+    /* Strassen: runs and pixels that are left over, tiles of many channels, many runs */
+    {3, 32, 14, 15, 64, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
+    {5, 64, 29, 30, 128, 1, 1, {2, 2}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
+    {9, 128, 15, 9, 32, 1, 1, {3, 3}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
+    {7, 544, 14, 14, 32, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
+    {35, 32, 7, 7, 64, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
+    {19, 64, 13, 17, 64, 1, 1, {2, 2}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
+    {6, 32, 9, 16, 576, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
+    {2, 32, 37, 43, 32, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
     /* groups: of 4, 8, 16, 32, depthwise, of padded blocks, of other widths */
     {2, 32, 9, 11, 32, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 8, 0, 1, 1, A},
     {1, 32, 9, 11, 32, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 8, 0, 1, 1, A},
@@ -528,7 +549,21 @@ static void check_choice(void)
     a.stride[1] = 1;
     a.kernel[1] = 1;
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "3x3"));
-    a.kernel[1] = 3;
+    a.kernel[0] = 1;
+    memset(a.pad, 0, sizeof a.pad);
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "channels"));
+    in[0].dim[1] = in[1].dim[1] = 256;
+    in[0].dim[0] = in[1].dim[0] = 1;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "pixels"));
+    in[0].dim[0] = in[1].dim[0] = 2;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_STRASSEN_TWICE && !why);
+    in[1].dim[1] = 272;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_STRASSEN && !why);
+    in[1].dim[1] = 264;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "halved"));
+    in[0].dim[1] = in[1].dim[1] = 64;
+    a.pad[0] = a.pad[1] = a.pad[2] = a.pad[3] = 1;
+    a.kernel[0] = a.kernel[1] = 3;
     a.groups = 16;
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "channels"));
     a.groups = 1;
@@ -625,8 +660,9 @@ int main(void)
     check_transposed_choice();
     check_errors();
     printf("largest errors: input %.2g direct, %.2g Winograd, %.2g Strassen, %.2g twice; weights "
-           "%.2g direct, %.2g Winograd\n",
+           "%.2g direct, %.2g Winograd, %.2g Strassen, %.2g twice\n",
            worst[0][LC_CONV_DIRECT], worst[0][LC_CONV_WINOGRAD], worst[0][LC_CONV_STRASSEN],
-           worst[0][LC_CONV_STRASSEN_TWICE], worst[1][LC_CONV_DIRECT], worst[1][LC_CONV_WINOGRAD]);
+           worst[0][LC_CONV_STRASSEN_TWICE], worst[1][LC_CONV_DIRECT], worst[1][LC_CONV_WINOGRAD],
+           worst[1][LC_CONV_STRASSEN], worst[1][LC_CONV_STRASSEN_TWICE]);
     return check_report();
 }

@@ -1,0 +1,157 @@
+/* The gradient of a convolution's weights by Winograd's and Strassen's algorithms: transformed
+ * products are added up over the bands of a chunk, and become the sums of weights at the end. */
+#include <string.h>
+
+#include "ops/strassen_sum.h"
+#include "ops/weight_grad_plan.h"
+
+/* V and W of the tiles [from, to), which may be of several images. */
+static void transform(const lc_step *step, const lc_bind *bind, const wgrad_tile *t, int64_t from,
+                      int64_t to)
+{
+    const wgrad_prep *p = step->prep;
+    const lc_kernels *k = step->kernels;
+    const lc_wgrad_run *run = &p->run;
+    float *scratch = bind->scratch;
+    lc_winograd_run x = {.form = &lc_winograd_forms[LC_WINOGRAD_3X3],
+                         .block = run->block,
+                         .tile_columns = ceil_div(p->ow, LC_WINOGRAD_TILE),
+                         .x_row = run->x_row,
+                         .x_blk = p->x_block,
+                         .h = run->h,
+                         .w = run->w,
+                         .pad = {run->pad[0], run->pad[1]},
+                         .blocks = t->i1 - t->i0,
+                         .v_pos = p->v_pos,
+                         .v_blk = p->v_blk};
+    lc_winograd_run dy = x;
+    dy.x_row = run->dy_row;
+    dy.x_blk = p->dy_vec;
+    dy.h = p->oh;
+    dy.w = p->ow;
+    dy.pad[0] = dy.pad[1] = 0;
+    dy.blocks = t->o1 - t->o0;
+    dy.v_pos = p->w_pos;
+    for (int64_t at = from; at < to; at += x.tiles) {
+        const int64_t n = at / p->per_image;
+        x.tile = dy.tile = at % p->per_image;
+        x.tiles = dy.tiles = min64(to - at, p->per_image - x.tile);
+        x.x = (const float *)bind->in[1] + n * p->x_image +
+              (t->group * p->form.ib + t->i0) * p->x_block;
+        dy.x = (const float *)bind->in[0] + n * p->dy_image +
+               (t->group * p->form.ob + t->o0) * p->dy_vec;
+        x.v = scratch + p->v_at + (at - from) * run->block;
+        dy.v = scratch + p->w_at + (at - from) * run->block;
+        k->winograd.input[LC_WINOGRAD_3X3](&x);
+        k->wgrad.tiles(&dy);
+    }
+}
+
+void lc_wgrad_sum_winograd(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
+                           int64_t chunk, float *sums)
+{
+    const wgrad_prep *p = step->prep;
+    const lc_wgrad_kernels *k = &step->kernels->wgrad;
+    const int64_t block = p->run.block, in = (t->i1 - t->i0) * block; /* channels */
+    float *const v = (float *)bind->scratch + p->v_at, *const w = (float *)bind->scratch + p->w_at;
+    float *const m = (float *)bind->scratch + p->m_at;
+    /* m: [panel][position][input channel][nv * block] */
+    const int64_t first = chunk * p->bands / p->chunks, end = (chunk + 1) * p->bands / p->chunks;
+    memset(m, 0,
+           (size_t)(LC_WINOGRAD_POSITIONS * (t->o1 - t->o0) * (in * block + WGRAD_SKEW)) *
+               sizeof(float));
+    for (int64_t band = first; band < end; band++) {
+        const int64_t from = band * p->all / p->bands, to = (band + 1) * p->all / p->bands;
+        transform(step, bind, t, from, to);
+        lc_wgrad_product prod = {.v_blk = p->v_blk,
+                                 .w_vec = p->v_blk,
+                                 .blocks = t->i1 - t->i0,
+                                 .tiles = to - from,
+                                 .block = p->run.block};
+        for (int64_t pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++) {
+            float *panel = m;
+            prod.v = v + pos * p->v_pos;
+            for (int64_t o = t->o0; o < t->o1; o += prod.nv) {
+                prod.nv = (int32_t)panel_blocks(p, t->o1 - o);
+                const int64_t m_pos = in * prod.nv * block + WGRAD_SKEW;
+                prod.w = w + pos * p->w_pos + (o - t->o0) * p->v_blk;
+                prod.m = panel + pos * m_pos;
+                k->product(&prod);
+                panel += LC_WINOGRAD_POSITIONS * m_pos;
+            }
+        }
+    }
+    const float *panel = m;
+    for (int64_t o = t->o0, nv; o < t->o1; o += nv) {
+        nv = panel_blocks(p, t->o1 - o);
+        const int64_t m_pos = in * nv * block + WGRAD_SKEW, vectors = block * nv;
+        for (int64_t i = t->i0; i < t->i1; i++)
+            k->taps(panel + (i - t->i0) * vectors * block, m_pos, sums + sums_at(p, t, o, nv, i),
+                    vectors * block, vectors, p->run.block);
+        panel += LC_WINOGRAD_POSITIONS * m_pos;
+    }
+}
+
+/* Both sides of the runs of a band. */
+static void find_sides(const lc_step *step, const lc_bind *bind, const wgrad_tile *t, int64_t index,
+                       lc_strassen_side *dy, lc_strassen_side *x)
+{
+    const wgrad_prep *p = step->prep;
+    const int64_t block = p->run.block, run = p->run_pixels * block;
+    float *copy = (float *)bind->scratch + p->copy_at;
+    *dy = (lc_strassen_side){.step = p->dy_vec, .blocks = t->o1 - t->o0};
+    *x = (lc_strassen_side){.step = p->pick ? p->parts * run : p->x_block, .blocks = t->i1 - t->i0};
+    for (int64_t i = 0; i < p->parts; i++) {
+        const int64_t at = index * p->parts + i, n = at / p->per_image;
+        const int64_t pixel = at % p->per_image * p->run_pixels;
+        const float *from = (const float *)bind->in[1] + n * p->x_image + t->i0 * p->x_block;
+        dy->run[i] =
+            (const float *)bind->in[0] + n * p->dy_image + t->o0 * p->dy_vec + pixel * block;
+        x->run[i] = p->pick ? copy + i * run : from + pixel * block;
+        for (int64_t b = 0; p->pick && b < x->blocks; b++)
+            pick_pixels(p, from + b * p->x_block, pixel, pixel + p->run_pixels,
+                        copy + b * x->step + i * run);
+    }
+}
+
+/* What no band has: the runs that are left over, and the pixels of an image that make no run. */
+static void add_rest(const lc_step *step, const lc_bind *bind, const wgrad_tile *t, float *sums)
+{
+    const wgrad_prep *p = step->prep;
+    for (int64_t i = p->bands * p->parts; i < p->all; i++) {
+        const int64_t from = i % p->per_image * p->run_pixels;
+        const wgrad_band b = {i / p->per_image, 1, 0, 1, from, from + p->run_pixels};
+        lc_wgrad_add_band(step, bind, t, &b, sums);
+    }
+    const int64_t from = p->per_image * p->run_pixels;
+    if (from == p->ow)
+        return;
+    const int64_t most = max64(1, p->run_pixels / (p->ow - from)); /* images whose copy has room */
+    for (int64_t n = 0; n < p->n; n += most) {
+        const wgrad_band b = {n, min64(most, p->n - n), 0, 1, from, p->ow};
+        lc_wgrad_add_band(step, bind, t, &b, sums);
+    }
+}
+
+void lc_wgrad_sum_strassen(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
+                           int64_t chunk, float *sums)
+{
+    const wgrad_prep *p = step->prep;
+    const int64_t end = (chunk + 1) * p->bands / p->chunks, floats = part_floats(p, t);
+    float *const scratch = bind->scratch, *const m = scratch + p->m_at;
+    memset(m, 0, (size_t)(lc_strassen_products(p->levels) * floats) * sizeof(float));
+    for (int64_t i = chunk * p->bands / p->chunks; i < end; i++) {
+        lc_strassen_side dy, x;
+        find_sides(step, bind, t, i, &dy, &x);
+        lc_strassen_add(step->kernels, p->levels, &dy, &x, p->run_pixels, scratch + p->v_at, m);
+    }
+    lc_strassen_finish(p->levels, m, floats);
+    for (int64_t i = 0; i < p->parts; i++)
+        for (int64_t j = 0; j < p->parts; j++, sums += floats) {
+            memcpy(sums, m + lc_strassen_place(p->levels, i, j) * floats,
+                   (size_t)floats * sizeof(float));
+            const wgrad_tile part = part_of(p, t, i, j);
+            if (chunk == p->chunks - 1)
+                add_rest(step, bind, &part, sums);
+        }
+}

@@ -1,0 +1,49 @@
+/* Sums of products of channels over pixels, a * transposed(b), by Strassen's algorithm in the form
+ * of Winograd: the channels of both sides and the pixels are halved, seven products of halves take
+ * the place of eight, and so again for the halves ("twice": 49 for 64).
+ *
+ * What is added up over more pixels later are the products, each for itself; the sums come of them
+ * once, at the end. So only the factors cost additions for each pixel: three for each value and
+ * level. (V. Strassen, Gaussian elimination is not optimal, 1969; S. Winograd's form has 15
+ * additions, of which 7 are left to the end.) */
+#ifndef LC_OPS_STRASSEN_SUM_H
+#define LC_OPS_STRASSEN_SUM_H
+
+#include "kernels/kernels.h"
+
+#define LC_STRASSEN_MAX_RUNS 4 /* twice */
+
+/* Blocked activations: `blocks` blocks of channels, `step` floats apart; in each, at every run, the
+ * same number of neighbouring pixels. */
+typedef struct lc_strassen_side {
+    const float *run[LC_STRASSEN_MAX_RUNS]; /* of the first block */
+    int64_t step, blocks;
+} lc_strassen_side;
+
+/* levels: 1 or 2. */
+static inline int64_t lc_strassen_parts(int levels) /* of either side, and of the pixels */
+{
+    return (int64_t)1 << levels;
+}
+
+static inline int64_t lc_strassen_products(int levels)
+{
+    return levels == 1 ? 7 : 49;
+}
+
+/* Floats of scratch that lc_strassen_add needs. */
+int64_t lc_strassen_scratch(int levels, int64_t a_blocks, int64_t b_blocks, int64_t pixels,
+                            int block);
+
+/* m[product] += the product of factors, over runs of `pixels` pixels, 2^levels of them. The blocks
+ * of both sides divide by 2^levels. Each of the 7^levels products has the layout of lc_wgrad_product
+ * in panels of a's blocks (lc_wgrad_panel) after each other. */
+void lc_strassen_add(const lc_kernels *k, int levels, const lc_strassen_side *a,
+                     const lc_strassen_side *b, int64_t pixels, float *scratch, float *m);
+
+/* The products become the sums, in place. The sum of the i-th part of a's blocks and the j-th of b's
+ * is where product lc_strassen_place was; `floats` of each. */
+void lc_strassen_finish(int levels, float *m, int64_t floats);
+int64_t lc_strassen_place(int levels, int64_t i, int64_t j);
+
+#endif
