@@ -75,6 +75,12 @@ def test_sums(report):
     assert profile.threads == 1 and profile.repeats == 3 and profile.input_shape == SHAPE
 
 
+@pytest.mark.parametrize("name", ["resnet_18", "resnext_50_32x4d", "resnest_50_4s2x40d"])
+def test_arena_is_what_is_alive_at_once(name):
+    profile = lucid_c.profile(lucid_c.create_model(name), np.zeros((1, 3, 64, 64), "f4"), repeats=1)
+    assert profile.arena_bytes == profile.arena_bound
+
+
 def test_times_are_medians(monkeypatch):
     times = iter([5.0, 1.0, 3.0])
 
