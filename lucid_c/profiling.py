@@ -37,7 +37,8 @@ class ProfileRow:
     ----------
     layer : str
         Path of the module in the model, as in the state dict; of a convolution with what is fused
-        into it, the convolution's. Empty for a step that belongs to the model itself.
+        into it, the convolution's; of a step of backward, of the module whose operation it
+        differentiates. Empty for a step that belongs to the model itself.
     op : str
         The operation, ``"conv2d"``.
     algorithm : str

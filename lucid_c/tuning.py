@@ -82,7 +82,8 @@ class Choice:
     algorithm : str
         What it gets.
     refusals : dict of str to str
-        The algorithms before that one in the list, and why each was not taken.
+        The algorithms before that one in the list, and why each was not taken; where a measurement
+        decided, all others.
     others : tuple of str
         The algorithms that could do the layer as well.
     tuned : bool
@@ -155,9 +156,12 @@ def explain(model: "Module", x: ArrayLike | Sequence[int]) -> Explanation:
         names = [name for name, _, _, _ in row["candidates"]]
         chosen = next(name for name, _, _, taken in row["candidates"] if taken)
         key = dict(zip(FIELDS, row["key"], strict=True))
+        tuned = _table.get(row["key"]) == chosen
+        asked = row["candidates"] if tuned else row["candidates"][: names.index(chosen)]
         refusals = {
-            name: refuses or avoids or "measured, and slower"
-            for name, refuses, avoids, _ in row["candidates"][: names.index(chosen)]
+            name: refuses or (not tuned and avoids) or "measured, and slower"
+            for name, refuses, avoids, taken in asked
+            if not taken
         }
         could = [name for name, refuses, _, _ in row["candidates"] if refuses is None]
         choices.append(
@@ -171,7 +175,7 @@ def explain(model: "Module", x: ArrayLike | Sequence[int]) -> Explanation:
                 algorithm=chosen,
                 refusals=refusals,
                 others=tuple(name for name in could if name != chosen),
-                tuned=_table.get(row["key"]) == chosen,
+                tuned=tuned,
             )
         )
     return Explanation(choices)

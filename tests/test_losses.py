@@ -10,7 +10,7 @@ import lucid_c
 import lucid_c.nn.functional as F
 import oracle
 from helpers import assert_close, assert_same_bits, draw
-from lucid_c import nn
+from lucid_c import _core, nn
 
 pytestmark = [pytest.mark.isa, pytest.mark.ops]
 
@@ -350,6 +350,46 @@ def test_drop_path():
     lucid_c.random.seed(1)
     y = F.drop_path(x.detach(), 0.25, True, scale_by_keep=False)
     assert_close(y, np.asarray(x.detach()) * kept[:, None, None])
+
+
+def dropped_squares(p, size, h, w):
+    """The expected share of zeros, from the number of corners whose square covers each place."""
+    ch, cw = h - size + 1, w - size + 1
+    corners = [
+        [min(i, n - 1) - max(i - size + 1, 0) + 1 for i in range(m)] for m, n in ((h, ch), (w, cw))
+    ]
+    rate = p * h * w / (size**2 * ch * cw)
+    return 1 - np.mean((1 - rate) ** np.outer(*corners))
+
+
+SCHEDULES = {
+    "dropout": (nn.Dropout, lambda p: p),
+    "drop_path": (nn.DropPath, lambda p: p),
+    "drop_block": (lambda p: nn.DropBlock2d(p, 3), lambda p: dropped_squares(p, 3, 8, 7)),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_of_shares_keeps_one_plan(name):
+    make, expected = SCHEDULES[name]
+    lucid_c.random.seed(4)
+    model = nn.Sequential(nn.Identity(), make(0.1)).train()
+    x = tensor(np.ones((2000, 3, 8, 7), np.float32))
+    plans = []
+    for p in (0.1, 0.35, 0.6, 0.85, 1.0):
+        model[1] = make(p).train()
+        y = model(x)
+        x.grad = None
+        y.sum().backward()
+        out = np.asarray(y.detach())
+        assert_same_bits(np.asarray(x.grad), out)  # backward drops what forward dropped
+        assert abs((out == 0).mean() - expected(p)) < 0.04
+        if p < 1:
+            assert abs(out.mean(dtype=np.float64) - 1) < 0.15
+        plans.append(_core.plan_stats()["misses"])
+    assert plans == plans[:1] * 5
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        _core.dropout(x, float("nan"))
 
 
 def test_drop_block_drops_whole_squares():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lucid_c
+import lucid_c.nn.functional as F
 from helpers import draw
 from lucid_c import _core, nn
 from lucid_c.cli import main
@@ -207,6 +208,29 @@ def test_two_models_that_share_a_plan_keep_their_names():
     rows = [lucid_c.profile(model, (1, 3, 9, 9), repeats=1).rows for model in (a, b, a)]
     names = [[row.layer for row in each if row.op == "conv2d"] for each in rows]
     assert names == [["0"], ["named"], ["0"]]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_steps_of_backward_bear_the_paths_of_forward(recompute):
+    models = [lucid_c.create_model("resnet_18", num_classes=4) for _ in range(2)]
+    models[1] = nn.Sequential(models[1])  # the same plan under other names
+    for model in [*models, models[0]]:
+        for module in model.modules():
+            if isinstance(module, lucid_c.models.ResNet):
+                module.set_grad_checkpointing(recompute)
+        model.train()
+        loss, _ = _core.profile(lambda m=model: F.cross_entropy(m(draw("x", SHAPE)), [1, 3]))
+        rows = _core.profile(loss.backward)[1]["rows"]
+        kinds = {"conv2d_weight_grad": nn.Conv2d, "batch_norm_grad": nn.BatchNorm2d}
+        for op, kind in kinds.items():
+            paths = [row["scope"] for row in rows if row["op"] == op]
+            theirs = [name for name, module in model.named_modules() if isinstance(module, kind)]
+            assert sorted(paths) == sorted(theirs)
+        # all but the first convolution pass a gradient on; blocks may be computed again as well
+        convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)][1:]
+        passed_on = [row["scope"] for row in rows if row["op"] == "conv2d"]
+        assert set(passed_on) == set(convolutions) and (recompute or len(passed_on) == 19)
+        assert [row["op"] for row in rows if not row["scope"]] == ["cross_entropy_grad"]
 
 
 def test_the_input_may_be_an_array_and_nothing_changes():

@@ -218,6 +218,24 @@ def test_the_fastest_is_used_and_the_choice_can_be_undone(made_up):
     assert str(report).splitlines()[1].startswith(layers[0])
 
 
+def test_a_measured_choice_is_explained_by_the_measurement():
+    """Also against algorithms that are not expected to pay, and those further down the list."""
+    model, shape = nn.Conv2d(256, 256, 1), (1, 256, 14, 14)
+    usual = lucid_c.explain(model, shape)[0]
+    assert usual.algorithm == "strassen" and not usual.tuned
+    assert usual.refusals["strassen twice"] == "too few input channels"
+    key = _core.algorithms(model, np.zeros(shape))[0]["key"]
+    for name in (*usual.others, "strassen"):
+        tuning._set({key: name})
+        (row,) = lucid_c.explain(model, shape)
+        slower = {n for n, why in row.refusals.items() if why == "measured, and slower"}
+        assert row.tuned and row.algorithm == name and slower == set(row.others)
+        assert row.refusals["winograd"] == "the kernel is not 3x3"
+        assert f"{name} (tuned)" in str(lucid_c.explain(model, shape))
+    tuning._set({key: "winograd"})  # which cannot do it: as without the table
+    assert lucid_c.explain(model, shape) == (usual,)
+
+
 def test_equal_layers_are_measured_once_and_kept(made_up, tmp_path):
     layer = nn.Conv2d(64, 64, 3, padding=1)
     model = nn.Sequential(layer, nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 8, 1))

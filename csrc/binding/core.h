@@ -150,10 +150,10 @@ lc_value lcpy_argument(lcpy_recording *r, PyObject *obj, const char *what, int i
 /* One op on tensors: appended to the current recording, or run at once. New reference. */
 PyObject *lcpy_apply(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
                      const char *const *names);
-/* The same for ops with an input 1 that may hold integers, or with a seed after the inputs. */
-enum { LCPY_INTEGERS = 1, LCPY_SEEDED = 2 };
+/* The same; `integers`: input 1 may hold integers; `share`: of an op that drops at random, whose draw
+ * becomes the last input, else NULL. */
 PyObject *lcpy_apply_as(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
-                        const char *const *names, unsigned flags);
+                        const char *const *names, bool integers, const double *share);
 
 /* --- modules (py_module.c) */
 typedef struct lcpy_module {

@@ -34,7 +34,7 @@ static PyObject *cross_entropy(PyObject *self, PyObject *args)
     attr.weighted = inputs[2] != Py_None;
     attr.log_probs = (uint32_t)log_probs;
     return lcpy_apply_as(&lc_op_cross_entropy, &attr, attr.weighted ? 3 : 2, inputs, target_names,
-                         LCPY_INTEGERS);
+                         true, NULL);
 }
 
 static PyObject *bce_with_logits(PyObject *self, PyObject *args)
@@ -81,11 +81,10 @@ static PyObject *dropout(PyObject *self, PyObject *args)
 {
     (void)self;
     PyObject *x;
-    lc_dropout_attr attr;
-    memset(&attr, 0, sizeof attr);
-    if (!PyArg_ParseTuple(args, "Od:dropout", &x, &attr.p))
+    double p;
+    if (!PyArg_ParseTuple(args, "Od:dropout", &x, &p))
         return NULL;
-    return lcpy_apply_as(&lc_op_dropout, &attr, 1, &x, target_names, LCPY_SEEDED);
+    return lcpy_apply_as(&lc_op_dropout, NULL, 1, &x, target_names, false, &p);
 }
 
 static PyObject *drop_path(PyObject *self, PyObject *args)
@@ -93,12 +92,13 @@ static PyObject *drop_path(PyObject *self, PyObject *args)
     (void)self;
     PyObject *x;
     int scale_by_keep;
+    double p;
     lc_drop_path_attr attr;
     memset(&attr, 0, sizeof attr);
-    if (!PyArg_ParseTuple(args, "Odp:drop_path", &x, &attr.p, &scale_by_keep))
+    if (!PyArg_ParseTuple(args, "Odp:drop_path", &x, &p, &scale_by_keep))
         return NULL;
     attr.scale_by_keep = (uint32_t)scale_by_keep;
-    return lcpy_apply_as(&lc_op_drop_path, &attr, 1, &x, target_names, LCPY_SEEDED);
+    return lcpy_apply_as(&lc_op_drop_path, &attr, 1, &x, target_names, false, &p);
 }
 
 static PyObject *drop_block(PyObject *self, PyObject *args)
@@ -106,12 +106,13 @@ static PyObject *drop_block(PyObject *self, PyObject *args)
     (void)self;
     PyObject *x;
     long long block_size;
+    double p;
     lc_drop_block_attr attr;
     memset(&attr, 0, sizeof attr);
-    if (!PyArg_ParseTuple(args, "OdL:drop_block", &x, &attr.p, &block_size))
+    if (!PyArg_ParseTuple(args, "OdL:drop_block", &x, &p, &block_size))
         return NULL;
     attr.block_size = block_size;
-    return lcpy_apply_as(&lc_op_drop_block, &attr, 1, &x, target_names, LCPY_SEEDED);
+    return lcpy_apply_as(&lc_op_drop_block, &attr, 1, &x, target_names, false, &p);
 }
 
 PyMethodDef lcpy_loss_methods[] = {

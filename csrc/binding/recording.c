@@ -487,7 +487,7 @@ lc_value lcpy_argument(lcpy_recording *r, PyObject *obj, const char *what, int i
 }
 
 PyObject *lcpy_apply_as(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
-                        const char *const *names, unsigned flags)
+                        const char *const *names, bool integers, const double *share)
 {
     lc_value local[16], *in = local, out[LC_MAX_OUT];
     PyObject *result = NULL;
@@ -499,12 +499,11 @@ PyObject *lcpy_apply_as(const lc_op *op, const void *attr, int n, PyObject *cons
         goto done;
     }
     for (int i = 0; i < n; i++) {
-        in[i] = lcpy_argument(r, inputs[i], names ? names[i] : "every input",
-                              i == 1 && (flags & LCPY_INTEGERS));
+        in[i] = lcpy_argument(r, inputs[i], names ? names[i] : "every input", i == 1 && integers);
         if (in[i] == LC_NONE)
             goto done;
     }
-    if ((flags & LCPY_SEEDED) && lcpy_check(lc_layer_seed(r->graph, &in[n++])))
+    if (share && lcpy_check(lc_layer_draw(r->graph, *share, &in[n++])))
         goto done;
     if (lcpy_check(lc_graph_append(r->graph, op, attr, n, in, out)) == 0)
         result = lcpy_tensor_from_value(r, out[0]);
@@ -519,5 +518,5 @@ done:
 PyObject *lcpy_apply(const lc_op *op, const void *attr, int n, PyObject *const *inputs,
                      const char *const *names)
 {
-    return lcpy_apply_as(op, attr, n, inputs, names, 0);
+    return lcpy_apply_as(op, attr, n, inputs, names, false, NULL);
 }

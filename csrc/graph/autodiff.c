@@ -18,6 +18,7 @@ typedef struct walk {
     lc_value *seeds;       /* per wanted output: its gradient as it comes in, or LC_NONE */
     int part_args;         /* longest argument list of a forward node */
     int group;             /* the one whose nodes have been appended again last */
+    int32_t scope;         /* of nodes to be appended: that of the forward node at hand */
 } walk;
 
 void lc_ir_find_needs(const lc_ir *ir, bool *needs)
@@ -47,6 +48,7 @@ static lc_status append(void *ctx, const lc_op *op, const void *attr, int n_in, 
     LC_TRY(lc_ir_infer(ir, op, attr, n_in, in, ir->n_nodes, &n_out, made));
     LC_TRY(lc_ir_add_node(ir, op, attr, n_in, in, n_out, made));
     ir->nodes[ir->n_nodes - 1].part = 1;
+    ir->nodes[ir->n_nodes - 1].scope = w->scope;
     memcpy(out, made, (size_t)n_out * sizeof *out);
     return LC_OK;
 }
@@ -118,6 +120,7 @@ static lc_status repeat_group(walk *w, int group)
             continue;
         for (int k = 0; k < n.n_in; k++)
             in[k] = w->alias[lc_ir_in(ir, &n)[k]];
+        w->scope = n.scope;
         LC_TRY_GOTO(append(w, n.op, n.attr, n.n_in, in, copy), done);
         for (int o = 0; o < n.n_out; o++)
             w->alias[lc_ir_out(ir, &n)[o]] = copy[o];
@@ -176,6 +179,7 @@ static lc_status backward_of(walk *w, int i, arguments *a)
         LC_TRY(repeat_group(w, n.group));
         w->group = n.group;
     }
+    w->scope = n.scope;
     for (int k = 0; k < n.n_in; k++) {
         a->in[k] = w->alias[a->x[k]];
         a->dx[k] = LC_NONE;
@@ -264,7 +268,7 @@ static lc_status drop_unread(lc_ir *ir)
 
 lc_status lc_ir_differentiate(lc_ir *ir, lc_gradients *out)
 {
-    walk w = {.ir = ir, .n_nodes = ir->n_nodes, .n_values = ir->n_values};
+    walk w = {.ir = ir, .n_nodes = ir->n_nodes, .n_values = ir->n_values, .scope = -1};
     arguments a = {0};
     lc_status status = LC_OK;
     size_t n = (size_t)ir->n_values;

@@ -110,9 +110,16 @@ typedef struct lc_run_memory {
 } lc_run_memory;
 /* Points all values and steps of `e` to their memory. LC_ERR_MEMORY. */
 lc_status lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *memory);
-/* Run steps [begin, end); those before have been skipped or run. */
-lc_status lc_run_steps(const lc_graph *g, const lc_plan *plan, lc_execution *e, int begin, int end,
-                       const lc_run_options *options);
+/* The module paths of the nodes that were extracted last, which plans do not know. */
+typedef struct lc_scopes {
+    const char *text; /* paths, each with its 0 */
+    int32_t at[];     /* per extracted node: where its path starts */
+} lc_scopes;
+lc_status lc_scopes_take(lc_graph *g, lc_scopes **out); /* lc_free */
+/* Run steps [begin, end); those before have been skipped or run. scopes: for the profile; NULL: none
+ * is asked for. */
+lc_status lc_run_steps(const lc_scopes *scopes, const lc_plan *plan, lc_execution *e, int begin,
+                       int end, const lc_run_options *options);
 /* Forward of the recording that was extracted last into data[0 .. ir.n_wanted), then its effects. The
  * workspace of g says afterwards where inputs and parameters were read. */
 lc_status lc_run_forward(lc_graph *g, const lc_plan *plan, lc_execution *e, void *const *data,

@@ -6,8 +6,8 @@
 #include "graph/graph.h"
 
 typedef struct lc_profile_row {
-    char *scope;    /* path of the module that it belongs to (of a fused step, the convolution's);
-                       "" where it belongs to none */
+    char *scope;    /* path of the module that it belongs to (of a fused step, the convolution's; of
+                       backward, of the op that it differentiates); "" where it belongs to none */
     const char *op; /* static strings */
     const char *algorithm;
     double seconds;

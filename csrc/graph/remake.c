@@ -57,6 +57,7 @@ static lc_status repeat(lc_ir *ir, const lc_ir_node *from, state *s)
     LC_TRY(lc_ir_add_value(ir, &d, LC_VALUE_NODE, ir->n_nodes, &copy));
     LC_TRY(lc_ir_add_node(ir, from->op, from->attr, from->n_in, in, 1, &copy));
     ir->nodes[ir->n_nodes - 1].part = 1;
+    ir->nodes[ir->n_nodes - 1].scope = from->scope;
     s->again[y] = copy;
     return LC_OK;
 }

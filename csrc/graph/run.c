@@ -166,17 +166,43 @@ lc_status lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory 
 
 /* --- profile */
 
-/* What the steps are called, which the plan does not know. g may be NULL: nothing. */
-static const char *step_scope(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
-                              int step)
+lc_status lc_scopes_take(lc_graph *g, lc_scopes **out)
 {
-    int32_t at = plan->ir.nodes[plan->step_nodes[step]].scope;
-    return at < 0 || !g ? "" : lc_graph_scope_at(g, work->ir.nodes[at].scope);
+    const lc_ir *ir = &lc_graph_workspace(g)->ir;
+    const size_t head = sizeof **out + (size_t)ir->n_nodes * sizeof *(*out)->at;
+    size_t bytes = 0;
+    for (int i = 0; i < ir->n_nodes; i++) /* neighbours share one path */
+        if (i == 0 || ir->nodes[i].scope != ir->nodes[i - 1].scope)
+            bytes += strlen(lc_graph_scope_at(g, ir->nodes[i].scope)) + 1;
+    lc_scopes *s = lc_alloc(head + bytes);
+    if (!s)
+        return LC_ERR_MEMORY;
+    char *text = (char *)s + head, *end = text;
+    for (int i = 0; i < ir->n_nodes; i++) {
+        const char *path = lc_graph_scope_at(g, ir->nodes[i].scope);
+        const size_t length = strlen(path) + 1;
+        if (i && ir->nodes[i].scope == ir->nodes[i - 1].scope) {
+            s->at[i] = s->at[i - 1];
+            continue;
+        }
+        s->at[i] = (int32_t)(end - text);
+        memcpy(end, path, length);
+        end += length;
+    }
+    s->text = text;
+    *out = s;
+    return LC_OK;
+}
+
+static const char *step_scope(const lc_scopes *scopes, const lc_plan *plan, int step)
+{
+    int32_t node = plan->ir.nodes[plan->step_nodes[step]].scope;
+    return node < 0 ? "" : scopes->text + scopes->at[node];
 }
 
 /* Everything that may fail, so that nothing can once the run is over. */
-static lc_status start_profile(const lc_graph *g, const lc_plan *plan, const lc_graph_work *work,
-                               int begin, int n_steps, lc_profile *p, double **seconds)
+static lc_status start_profile(const lc_scopes *scopes, const lc_plan *plan, int begin, int n_steps,
+                               lc_profile *p, double **seconds)
 {
     const size_t size = sizeof *p->rows;
     lc_profile_row *rows =
@@ -189,7 +215,7 @@ static lc_status start_profile(const lc_graph *g, const lc_plan *plan, const lc_
     if (!*seconds)
         return LC_ERR_MEMORY;
     for (int i = 0; i < n_steps; i++)
-        if (!(rows[p->count + i].scope = lc_strdup(step_scope(g, plan, work, begin + i)))) {
+        if (!(rows[p->count + i].scope = lc_strdup(step_scope(scopes, plan, begin + i)))) {
             while (i-- > 0)
                 lc_free(rows[p->count + i].scope);
             return LC_ERR_MEMORY;
@@ -240,16 +266,15 @@ void lc_profile_free(lc_profile *p)
     memset(p, 0, sizeof *p);
 }
 
-lc_status lc_run_steps(const lc_graph *g, const lc_plan *plan, lc_execution *e, int begin, int end,
-                       const lc_run_options *options)
+lc_status lc_run_steps(const lc_scopes *scopes, const lc_plan *plan, lc_execution *e, int begin,
+                       int end, const lc_run_options *options)
 {
-    const lc_graph_work *work = g ? lc_graph_workspace((lc_graph *)g) : NULL;
     double *seconds = NULL;
     bool described = false; /* the profile has names for the rows to come */
     lc_status status = LC_OK;
     int later = begin > 0; /* backward: it begins where forward ends */
     if (options && options->profile)
-        LC_TRY_GOTO(start_profile(g, plan, work, begin, end - begin, options->profile, &seconds),
+        LC_TRY_GOTO(start_profile(scopes, plan, begin, end - begin, options->profile, &seconds),
                     done);
     described = seconds != NULL;
     team_run r = {.plan = plan,
@@ -337,6 +362,7 @@ lc_status lc_run_forward(lc_graph *g, const lc_plan *plan, lc_execution *e, void
 {
     lc_graph_work *w = lc_graph_workspace(g);
     effects f = {0};
+    lc_scopes *scopes = NULL;
     lc_status status = LC_OK;
     LC_TRY(lc_ir_reserve((void **)&w->out_data, sizeof *w->out_data, plan->ir.n_outs,
                          &w->cap_out_data));
@@ -347,13 +373,16 @@ lc_status lc_run_forward(lc_graph *g, const lc_plan *plan, lc_execution *e, void
     LC_TRY_GOTO(lc_provide_constants(plan, e, w->sources, options), done);
     lc_run_memory memory = {w->input_data, w->sources, w->out_data};
     LC_TRY_GOTO(lc_run_bind(plan, e, &memory), done);
-    LC_TRY_GOTO(lc_run_steps(g, plan, e, 0, plan->n_first, options), done);
+    if (options && options->profile)
+        LC_TRY_GOTO(lc_scopes_take(g, &scopes), done);
+    LC_TRY_GOTO(lc_run_steps(scopes, plan, e, 0, plan->n_first, options), done);
     commit_effects(g, &f);
 done:
     drop_constants(plan, e);
     for (int i = 0; i < f.n; i++)
         lc_storage_release(f.storages[i]);
     lc_free(f.params);
+    lc_free(scopes);
     return status;
 }
 

@@ -26,6 +26,7 @@ struct lc_tape {
     void **outputs;        /* by number */
     lc_source *sources;    /* of parameters, with references of the tape's own */
     lc_value *leaf_inputs; /* per leaf: the recording's number of an input */
+    lc_scopes *scopes;     /* NULL once spent */
 };
 
 /* --- life */
@@ -35,6 +36,8 @@ static void give_up_kept(lc_tape *t)
     if (t->execution)
         lc_execution_release(t->plan, t->execution);
     t->execution = NULL;
+    lc_free(t->scopes);
+    t->scopes = NULL;
     for (int i = 0; i < t->n_kept_inputs; i++) {
         lc_storage_release(t->kept_inputs[i].storage);
         t->kept_inputs[i].storage = NULL;
@@ -153,6 +156,7 @@ lc_status lc_graph_run_kept(lc_graph *g, int n, const lc_value *outs, void *cons
     LC_TRY(lc_plan_acquire(work, threads, &plan));
     LC_TRY(create(plan, &t));
     LC_TRY_GOTO(lc_execution_acquire(plan, &t->execution), fail);
+    LC_TRY_GOTO(lc_scopes_take(g, &t->scopes), fail);
     LC_TRY_GOTO(lc_run_forward(g, plan, t->execution, data, options), fail);
     take_sources(t, g, work);
     *out = t;
@@ -269,7 +273,7 @@ static lc_status run_backward(lc_tape *t, const void *const *dy, void *const *dx
     lc_run_memory memory = {t->inputs, t->sources, t->outputs};
     status = lc_run_bind(t->plan, e, &memory);
     if (status == LC_OK)
-        status = lc_run_steps(NULL, t->plan, e, t->plan->n_first, t->plan->n_steps, options);
+        status = lc_run_steps(t->scopes, t->plan, e, t->plan->n_first, t->plan->n_steps, options);
     if (e != t->execution)
         lc_execution_release(t->plan, e);
 done:

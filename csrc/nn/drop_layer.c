@@ -3,14 +3,17 @@
 #include "base/random.h"
 #include "nn/layer_util.h"
 #include "nn/layers.h"
+#include "ops/ops.h"
 
-lc_status lc_layer_seed(lc_graph *g, lc_value *out)
+lc_status lc_layer_draw(lc_graph *g, double p, lc_value *out)
 {
+    if (!(p >= 0 && p <= 1))
+        return lc_fail(LC_ERR_VALUE, "p must be between 0 and 1, not %g", p);
     lc_desc d;
     lc_random_state taken = lc_random_take();
-    int64_t two = 2;
-    LC_TRY(lc_desc_init(&d, LC_I64, 1, &two));
-    return lc_graph_constant(g, &d, (uint64_t[]){taken.seed, taken.stream}, out);
+    int64_t words = LC_DRAW_WORDS;
+    LC_TRY(lc_desc_init(&d, LC_I64, 1, &words));
+    return lc_graph_constant(g, &d, &(lc_draw){taken.seed, taken.stream, p}, out);
 }
 
 /* x through `op`, or as it is where nothing can be dropped. */
@@ -22,7 +25,7 @@ static lc_status append_drop(lc_module *self, lc_graph *g, int n_in, const lc_va
     *out = in[0];
     if (!lc_module_is_training(self) || p == 0)
         return LC_OK;
-    LC_TRY(lc_layer_seed(g, &args[1]));
+    LC_TRY(lc_layer_draw(g, p, &args[1]));
     return lc_graph_append(g, op, attr, 2, args, out);
 }
 
@@ -30,15 +33,14 @@ static lc_status append_dropout(lc_module *self, lc_graph *g, int n_in, const lc
                                 lc_value *out)
 {
     const lc_dropout_config *c = lc_module_config(self);
-    lc_dropout_attr attr = {c->p};
-    return append_drop(self, g, n_in, in, &lc_op_dropout, c->p, &attr, out);
+    return append_drop(self, g, n_in, in, &lc_op_dropout, c->p, NULL, out);
 }
 
 static lc_status append_drop_path(lc_module *self, lc_graph *g, int n_in, const lc_value *in,
                                   lc_value *out)
 {
     const lc_drop_path_config *c = lc_module_config(self);
-    lc_drop_path_attr attr = {c->p, c->scale_by_keep, 0};
+    lc_drop_path_attr attr = {c->scale_by_keep};
     return append_drop(self, g, n_in, in, &lc_op_drop_path, c->p, &attr, out);
 }
 
@@ -46,7 +48,7 @@ static lc_status append_drop_block(lc_module *self, lc_graph *g, int n_in, const
                                    lc_value *out)
 {
     const lc_drop_block_config *c = lc_module_config(self);
-    lc_drop_block_attr attr = {c->p, c->block_size};
+    lc_drop_block_attr attr = {c->block_size};
     return append_drop(self, g, n_in, in, &lc_op_drop_block, c->p, &attr, out);
 }
 

@@ -14,8 +14,8 @@ lc_status lc_layer_size(const char *layer, const char *what, int64_t value, int6
 lc_status lc_layer_unary(lc_graph *g, const lc_op *op, const void *attr, lc_value x, lc_value *out);
 lc_status lc_layer_reshape(lc_graph *g, lc_value x, int rank, const int64_t *dim, lc_value *out);
 
-/* The seed of a random op: a stream that nobody else gets. */
-lc_status lc_layer_seed(lc_graph *g, lc_value *out);
+/* The draw of a random op, with a stream that nobody else gets. LC_ERR_VALUE unless p is a share. */
+lc_status lc_layer_draw(lc_graph *g, double p, lc_value *out);
 
 /* An unbatched image (C, H, W) becomes a batch of one and *added is set; others go through. */
 lc_status lc_layer_batch(lc_graph *g, lc_value x, lc_value *out, bool *added);

@@ -10,15 +10,12 @@
 
 #define UNIT 1024 /* elements of plain memory */
 
-static lc_status check(const char *op, double p, int n_in, const lc_desc *in, int *n_out,
-                       lc_desc *out)
+static lc_status check(const char *op, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
 {
     LC_TRY(lc_check_inputs(op, n_in, 2));
     LC_TRY(lc_check_f32(op, "x", &in[0]));
-    if (in[1].dtype != LC_I64 || in[1].rank != 1 || in[1].dim[0] != 2)
-        return lc_fail(LC_ERR_TYPE, "%s: the seed must be two int64", op);
-    if (!(p >= 0.0 && p <= 1.0))
-        return lc_fail(LC_ERR_VALUE, "%s: p must be between 0 and 1, not %g", op, p);
+    if (in[1].dtype != LC_I64 || in[1].rank != 1 || in[1].dim[0] != LC_DRAW_WORDS)
+        return lc_fail(LC_ERR_TYPE, "%s: the draw must be %d int64", op, LC_DRAW_WORDS);
     *n_out = 1;
     return lc_desc_init(&out[0], LC_F32, in[0].rank, in[0].dim);
 }
@@ -35,15 +32,11 @@ static lc_status again(const lc_backward *g, const lc_op *op)
     return lc_grad_node(g->b, op, g->attr, 2, (lc_value[]){g->dy[0], g->in[1]}, g->dx);
 }
 
-typedef struct seed {
-    uint64_t seed, stream;
-} seed;
-
-static seed seed_of(const lc_bind *bind)
+static lc_draw draw_of(const lc_bind *bind)
 {
-    seed s;
-    memcpy(&s, bind->in[1], sizeof s); /* aligned to 4 bytes at least */
-    return s;
+    lc_draw d;
+    memcpy(&d, bind->in[1], sizeof d); /* aligned to 4 bytes at least */
+    return d;
 }
 
 /* ---- dropout ---- */
@@ -59,7 +52,8 @@ typedef struct prep {
 static lc_status dropout_infer(const void *attr, int n_in, const lc_desc *in, int *n_out,
                                lc_desc *out)
 {
-    return check("dropout", ((const lc_dropout_attr *)attr)->p, n_in, in, n_out, out);
+    (void)attr;
+    return check("dropout", n_in, in, n_out, out);
 }
 
 static lc_status dropout_prepare(lc_step *step)
@@ -84,9 +78,9 @@ static lc_status dropout_prepare(lc_step *step)
 }
 
 /* Factors of n elements from `first` on: 0, or 1 / (1 - p). */
-static void draw(float *to, int64_t n, const seed *s, int64_t first, double p)
+static void draw_factors(float *to, int64_t n, const lc_draw *s, int64_t first)
 {
-    const float limit = (float)p, scale = p < 1.0 ? (float)(1.0 / (1.0 - p)) : 0.0f;
+    const float limit = (float)s->p, scale = s->p < 1.0 ? (float)(1.0 / (1.0 - s->p)) : 0.0f;
     lc_random_uniform(to, n, s->seed, s->stream, first, 0.0f, 1.0f);
     for (int64_t i = 0; i < n; i++)
         to[i] = to[i] >= limit ? scale : 0.0f;
@@ -96,10 +90,9 @@ static lc_status dropout_run(const lc_step *step, const lc_bind *bind, int phase
                              int64_t end)
 {
     (void)phase;
-    const lc_dropout_attr *a = step->attr;
     const prep *p = step->prep;
     const lc_desc *d = &step->in[0];
-    const seed s = seed_of(bind);
+    const lc_draw s = draw_of(bind);
     const int block = d->layout.block;
     float *factor = bind->scratch;
     int64_t first, last;
@@ -107,7 +100,7 @@ static lc_status dropout_run(const lc_step *step, const lc_bind *bind, int phase
     for (int64_t u = first; u < last; u++) {
         if (block == 1) {
             int64_t at = u * UNIT, n = p->count - at < UNIT ? p->count - at : UNIT;
-            draw(factor, n, &s, at, a->p);
+            draw_factors(factor, n, &s, at);
             step->kernels->vec.mul((float *)bind->out[0] + at, (const float *)bind->in[0] + at,
                                    factor, n, LC_SPAN_ALL, LC_SPAN_ALL, 1);
             continue;
@@ -118,8 +111,8 @@ static lc_status dropout_run(const lc_step *step, const lc_bind *bind, int phase
         const float *x = (const float *)bind->in[0] + (plane * p->pixels + from) * block;
         float *y = (float *)bind->out[0] + (plane * p->pixels + from) * block;
         for (int l = 0; l < valid; l++)
-            draw(factor + l * n, n, &s, (plane / blocks * d->dim[1] + c + l) * p->pixels + from,
-                 a->p);
+            draw_factors(factor + l * n, n, &s,
+                         (plane / blocks * d->dim[1] + c + l) * p->pixels + from);
         for (int64_t i = 0; i < n; i++)
             for (int l = 0; l < block; l++)
                 y[i * block + l] = l < valid ? x[i * block + l] * factor[l * n + i] : 0.0f;
@@ -134,7 +127,6 @@ static lc_status dropout_backward(const lc_backward *g)
 
 const lc_op lc_op_dropout = {
     .name = "dropout",
-    .attr_size = sizeof(lc_dropout_attr),
     .flags = LC_OP_INPLACE | LC_OP_KEEPS_LAYOUT,
     .infer = dropout_infer,
     .layout = layout,
@@ -152,7 +144,8 @@ typedef struct path_prep {
 
 static lc_status path_infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
 {
-    LC_TRY(check("drop_path", ((const lc_drop_path_attr *)attr)->p, n_in, in, n_out, out));
+    (void)attr;
+    LC_TRY(check("drop_path", n_in, in, n_out, out));
     return lc_check_rank("drop_path", "x", &in[0], 1, LC_MAX_RANK);
 }
 
@@ -173,7 +166,7 @@ static lc_status path_run(const lc_step *step, const lc_bind *bind, int phase, i
     (void)phase;
     const lc_drop_path_attr *a = step->attr;
     const path_prep *p = step->prep;
-    const seed s = seed_of(bind);
+    const lc_draw s = draw_of(bind);
     int64_t first, last;
     lc_units_range(&p->units, begin, end, &first, &last);
     for (int64_t u = first; u < last; u++) {
@@ -181,9 +174,9 @@ static lc_status path_run(const lc_step *step, const lc_bind *bind, int phase, i
         int64_t count = p->each - from < p->part ? p->each - from : p->part;
         float draw_of_n;
         lc_random_uniform(&draw_of_n, 1, s.seed, s.stream, n, 0.0f, 1.0f);
-        float factor = draw_of_n < (float)a->p          ? 0.0f
-                       : a->scale_by_keep && a->p < 1.0 ? (float)(1.0 / (1.0 - a->p))
-                                                        : 1.0f;
+        float factor = draw_of_n < (float)s.p          ? 0.0f
+                       : a->scale_by_keep && s.p < 1.0 ? (float)(1.0 / (1.0 - s.p))
+                                                       : 1.0f;
         step->kernels->vec.mul((float *)bind->out[0] + at, (const float *)bind->in[0] + at, &factor,
                                count, LC_SPAN_ALL, LC_SPAN_ONE, 1);
     }
@@ -217,14 +210,14 @@ typedef struct block_prep {
     lc_units units; /* planes of one block */
     int64_t size[2], corners[2];
     int64_t pixels, count; /* count: elements of x */
-    float rate;
+    double area;           /* of the squares of all corners of a plane */
 } block_prep;
 
 static lc_status block_infer(const void *attr, int n_in, const lc_desc *in, int *n_out,
                              lc_desc *out)
 {
     const lc_drop_block_attr *a = attr;
-    LC_TRY(check("drop_block", a->p, n_in, in, n_out, out));
+    LC_TRY(check("drop_block", n_in, in, n_out, out));
     if (a->block_size < 1)
         return lc_fail(LC_ERR_VALUE, "drop_block: block_size must be positive, not %lld",
                        (long long)a->block_size);
@@ -245,9 +238,7 @@ static lc_status block_prepare(lc_step *step)
         p->corners[i] = x->dim[2 + i] - p->size[i] + 1;
     }
     double corners = (double)p->corners[0] * (double)p->corners[1];
-    if (p->pixels)
-        p->rate =
-            (float)(a->p * (double)p->pixels / ((double)p->size[0] * (double)p->size[1] * corners));
+    p->area = (double)p->size[0] * (double)p->size[1] * corners;
     int block = x->layout.block;
     int64_t planes = p->pixels ? x->dim[0] * lc_block_count(x) : 0;
     step->phases = 2;
@@ -259,15 +250,16 @@ static lc_status block_prepare(lc_step *step)
 }
 
 /* The mask of a plane, 1 for what stays, from the numbers of its corners. Returns how many stay. */
-static int64_t draw_plane(const block_prep *p, float *mask, float *corner, const seed *s,
+static int64_t draw_plane(const block_prep *p, float *mask, float *corner, const lc_draw *s,
                           int64_t plane, int64_t width)
 {
+    const float rate = (float)(s->p * (double)p->pixels / p->area);
     int64_t n = p->corners[0] * p->corners[1], left = 0;
     lc_random_uniform(corner, n, s->seed, s->stream, plane * n, 0.0f, 1.0f);
     for (int64_t i = 0; i < p->pixels; i++)
         mask[i] = 1.0f;
     for (int64_t i = 0; i < n; i++) {
-        if (corner[i] >= p->rate)
+        if (corner[i] >= rate)
             continue;
         float *to = mask + i / p->corners[1] * width + i % p->corners[1];
         for (int64_t r = 0; r < p->size[0]; r++)
@@ -283,7 +275,7 @@ static lc_status block_run(const lc_step *step, const lc_bind *bind, int phase, 
 {
     const block_prep *p = step->prep;
     const lc_desc *d = &step->in[0];
-    const seed s = seed_of(bind);
+    const lc_draw s = draw_of(bind);
     const int block = d->layout.block;
     const int64_t blocks = lc_block_count(d);
     int64_t *left = bind->shared, first, last, stay = 0;

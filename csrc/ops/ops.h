@@ -218,21 +218,20 @@ uint32_t lc_tuning_version(void);
 
 /* Dropout in eval mode and Identity record nothing. */
 
-/* --- random zeros: x, seed (2, int64: seed and stream of base/random.h) -> x's shape. What is
- * dropped is a function of the seed and of the element's place in plain memory, in any layout; the
- * gradient is the same op on dy. */
-typedef struct lc_dropout_attr {
-    double p; /* the share of zeros */
-} lc_dropout_attr;
+/* --- random zeros: x, draw (LC_DRAW_WORDS, int64: the image of an lc_draw) -> x's shape. What is dropped is a
+ * function of the draw and of the element's place in plain memory, in any layout; the gradient is
+ * the same op on dy. The share is no attribute, so that one plan does for a schedule of shares. */
+typedef struct lc_draw {
+    uint64_t seed, stream; /* of base/random.h */
+    double p;              /* the share of zeros, 0 to 1 */
+} lc_draw;
+enum { LC_DRAW_WORDS = sizeof(lc_draw) / sizeof(int64_t) };
 extern const lc_op lc_op_dropout; /* what stays is divided by 1 - p */
 typedef struct lc_drop_path_attr {
-    double p;
     uint32_t scale_by_keep; /* divide what stays by 1 - p */
-    uint32_t zero;
 } lc_drop_path_attr;
 extern const lc_op lc_op_drop_path; /* whole samples: x[n] */
 typedef struct lc_drop_block_attr {
-    double p;
     int64_t block_size; /* a larger one than the plane is cut to it */
 } lc_drop_block_attr;
 extern const lc_op lc_op_drop_block; /* squares of x (N, C, H, W): Ghiasi et al. 2018 */

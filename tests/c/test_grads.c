@@ -559,10 +559,11 @@ static void test_split(void)
 static void test_dropout(void)
 {
     for (int s = 0; s < N_SHAPES; s++) {
-        tensor x = tensor_of(4, shapes[s]), seed = ints_of(1, (int64_t[]){2}, 1000);
+        tensor x = tensor_of(4, shapes[s]), seed = ints_of(1, (int64_t[]){LC_DRAW_WORDS}, 1000);
         int64_t n = lc_desc_count(&x.d), each = n / shapes[s][0];
         for (double p = 0.0; p <= 1.0; p += 0.25) {
             double *want = doubles(n), *path = doubles(n);
+            memcpy(&seed.i[2], &p, sizeof p);
             for (int64_t i = 0; i < n; i++) {
                 float u, v;
                 lc_random_uniform(&u, 1, (uint64_t)seed.i[0], (uint64_t)seed.i[1], i, 0.0f, 1.0f);
@@ -572,10 +573,9 @@ static void test_dropout(void)
                 path[i] = (double)v < p ? 0.0 : (double)x.f[i];
             }
             tensor in[2] = {x, seed};
-            lc_dropout_attr a = {p};
-            try_grad("dropout", &lc_op_dropout, &a, 2, in, (const double *const *)&want, 2e-7, 0.0,
-                     shapes[s][1] % 4 ? 1 : 4);
-            lc_drop_path_attr b = {p, 0, 0};
+            try_grad("dropout", &lc_op_dropout, NULL, 2, in, (const double *const *)&want, 2e-7,
+                     0.0, shapes[s][1] % 4 ? 1 : 4);
+            lc_drop_path_attr b = {0};
             try_grad("drop_path", &lc_op_drop_path, &b, 2, in, (const double *const *)&path, 2e-7,
                      0.0, shapes[s][1] % 4 ? 1 : 4);
             free(want);
@@ -590,13 +590,14 @@ static void test_drop_block(void)
 {
     for (int s = 0; s < N_SHAPES; s++)
         for (int64_t size = 1; size < 9; size += 3) {
-            tensor x = tensor_of(4, shapes[s]), seed = ints_of(1, (int64_t[]){2}, 1000);
+            tensor x = tensor_of(4, shapes[s]), seed = ints_of(1, (int64_t[]){LC_DRAW_WORDS}, 1000);
             int64_t n = lc_desc_count(&x.d), h = shapes[s][2], w = shapes[s][3], left = 0;
             int64_t b = size < h ? size : h;
             b = b < w ? b : w;
             int64_t ch = h - b + 1, cw = w - b + 1;
             double p = 0.3, rate = p * (double)(h * w) / (double)(b * b * ch * cw);
             double *want = doubles(n);
+            memcpy(&seed.i[2], &p, sizeof p);
             for (int64_t i = 0; i < n; i++) {
                 int64_t plane = i / (h * w), r = i / w % h, c = i % w;
                 bool stays = true;
@@ -615,7 +616,7 @@ static void test_drop_block(void)
             for (int64_t i = 0; i < n; i++)
                 want[i] *= left ? (double)n / (double)left : 0.0;
             tensor in[2] = {x, seed};
-            lc_drop_block_attr a = {p, size};
+            lc_drop_block_attr a = {size};
             try_grad("drop_block", &lc_op_drop_block, &a, 2, in, (const double *const *)&want, 3e-7,
                      0.0, shapes[s][1] % 4 ? 1 : 4);
             free(want);
