@@ -161,15 +161,20 @@ def ms_per_image(row, engine):
 
 
 def scaling(rows):
-    """A row of three panels for each model: over batch size, image size, threads."""
+    """A row of panels for each model: over batch size, image size, threads (if there are two)."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     engines = timed_engines(rows)
+    axes_shown = ("batch", "size", "threads")[: 2 + (len({row["threads"] for row in rows}) > 1)]
     figure, panels = plt.subplots(
-        len(models), 3, figsize=(13, 3.6 * len(models) + 0.8), layout="constrained", squeeze=False
+        len(models),
+        len(axes_shown),
+        figsize=(4.3 * len(axes_shown), 3.6 * len(models) + 0.8),
+        layout="constrained",
+        squeeze=False,
     )
     for line, model in zip(panels, models, strict=True):
         mine = [row for row in rows if row["model"] == model]
-        for axes, axis in zip(line, ("batch", "size", "threads"), strict=True):
+        for axes, axis in zip(line, axes_shown, strict=True):
             points = [row for row in mine if row["axis"] == axis]
             SCALING_PANELS[axis](axes, points, engines)
             axes.set_title(model, fontsize=10)
