@@ -254,7 +254,11 @@ static int64_t find_scratch(wgrad_prep *p, int block)
             p->v_at + lc_strassen_scratch(p->levels, p->oc_most, p->ic_most, p->run_pixels, block);
         p->copy_at =
             p->m_at + lc_strassen_products(p->levels) * p->tile_floats / p->parts / p->parts;
-        at = p->copy_at + (p->pick ? p->parts * p->run_pixels * p->ic_most * block : 0);
+        at = p->copy_at;
+        if (p->pick) { /* the runs of a band, or what is left of an image */
+            const int64_t left = p->ow - p->per_image * p->run_pixels;
+            at += max64(p->parts * p->run_pixels, left) * p->ic_most * block;
+        }
     } else if (p->pick) {
         p->copy_at = at;
         at += p->images * p->columns * p->ic_most * block;
