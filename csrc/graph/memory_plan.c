@@ -76,7 +76,11 @@ static size_t place_in_order(block *const *order, int n, block **placed)
 
 static lc_status place_blocks(block *blocks, int n, size_t bound, size_t *arena_bytes)
 {
-    block **placed = lc_alloc(2 * (size_t)n * sizeof *placed + 1), **order = placed + n;
+    if (n == 0) {
+        *arena_bytes = 0;
+        return LC_OK;
+    }
+    block **placed = lc_alloc(2 * (size_t)n * sizeof *placed), **order = placed + n;
     if (!placed)
         return LC_ERR_MEMORY;
     qsort(blocks, (size_t)n, sizeof *blocks, by_size);
@@ -93,11 +97,10 @@ static lc_status place_blocks(block *blocks, int n, size_t bound, size_t *arena_
         int top = 0;
         while (top < n - 1 && order[top]->tried + order[top]->bytes < arena)
             top++;
-        block *b = n ? order[top] : NULL;
+        block *b = order[top];
         for (; top > 0; top--)
             order[top] = order[top - 1];
-        if (n)
-            order[0] = b;
+        order[0] = b;
     }
     lc_free(placed);
     return LC_OK;

@@ -292,16 +292,6 @@ typedef struct conv_plan {
     conv_prep part[];
 } conv_plan;
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Work items. No result depends on this. A tile's input should stay in the L2 cache while all
  * panels pass over it (7/8 of it is best: 1/2 loses 15 % where 2048 channels at 7x7 then are two
  * tiles, each of which streams all weights); then there should be enough items, of nearly equal
@@ -315,23 +305,23 @@ static void schedule(const lc_step *step, conv_prep *p)
     const int64_t x_bytes = f->ib * f->cb * pixels * (int64_t)sizeof(float);
     const int64_t w_bytes = f->ob * f->w_ob * (int64_t)sizeof(float);
     const int64_t most_tiles = p->run.flags & LC_RUN_CROSS          ? 1
-                               : p->oh == 1 && p->copy != COPY_PICK ? ceil_div(p->ow, 24)
+                               : p->oh == 1 && p->copy != COPY_PICK ? lc_ceil_div(p->ow, 24)
                                                                     : p->oh;
     p->tiles = p->splits = 1;
     if (p->n == 0 || p->oh == 0 || p->ow == 0)
         return;
-    p->tiles = min64(most_tiles, ceil_div(x_bytes, budget > 0 ? budget : 1 << 18));
+    p->tiles = lc_min64(most_tiles, lc_ceil_div(x_bytes, budget > 0 ? budget : 1 << 18));
     p->tiles = p->tiles < 1 ? 1 : p->tiles;
     int64_t want = step->threads == 1 ? 1 : 4 * (int64_t)step->threads;
     for (int turn = 0; turn < 2; turn++) {
         int64_t have = p->n * f->groups * p->tiles * p->splits;
         if (have >= want)
             break;
-        int64_t factor = ceil_div(want, have);
+        int64_t factor = lc_ceil_div(want, have);
         if ((w_bytes > x_bytes) == (turn == 0))
-            p->splits = min64(f->panels, p->splits * factor);
+            p->splits = lc_min64(f->panels, p->splits * factor);
         else
-            p->tiles = min64(most_tiles, p->tiles * factor);
+            p->tiles = lc_min64(most_tiles, p->tiles * factor);
     }
 }
 
@@ -346,7 +336,7 @@ static void fill_run(const lc_conv2d_attr *a, const lc_desc *x, const lc_desc *y
     r->x_blk = x->dim[2] * r->x_row;
     for (int i = 0; i < 2; i++) {
         /* Rows and columns that negative padding cuts off. */
-        const int64_t cut = min64(axis[i].pad < 0 ? -axis[i].pad : 0, x->dim[2 + i]);
+        const int64_t cut = lc_min64(axis[i].pad < 0 ? -axis[i].pad : 0, x->dim[2 + i]);
         p->x_at += cut * (i == 0 ? r->x_row : col);
         size[i] = x->dim[2 + i] - cut;
         out[i] = y->dim[2 + i] > axis[i].from
@@ -398,7 +388,7 @@ static void choose(const lc_kernels *k, conv_prep *p)
     if (r->pad[1] > 0 || p->copy_w > p->x_w)
         p->copy = COPY_PAD;
     const int64_t px = k->conv.dense_px;
-    if (contiguous && p->form.ob >= 2 && p->oh > 1 && p->ow / ceil_div(p->ow, px) < 4 &&
+    if (contiguous && p->form.ob >= 2 && p->oh > 1 && p->ow / lc_ceil_div(p->ow, px) < 4 &&
         rows <= 2 * p->x_h + 64) {
         r->flags |= LC_RUN_CROSS;
         p->copy = COPY_PAD;
@@ -408,7 +398,7 @@ static void choose(const lc_kernels *k, conv_prep *p)
 
 static int64_t tile_rows(const conv_prep *p)
 {
-    return ceil_div(p->oh, p->tiles);
+    return lc_ceil_div(p->oh, p->tiles);
 }
 
 /* Floats of the copy of a tile of at most `rows` output rows. */
@@ -419,7 +409,7 @@ static int64_t copy_floats(const conv_prep *p, int64_t rows)
         return p->form.ib * p->form.cb * rows * p->ow;
     if (p->copy == COPY_PAD) {
         int64_t need = (rows - 1) * r->stride[0] + (r->kh - 1) * r->dilation[0] + 1;
-        return p->form.ib * (p->copy_rows ? need : min64(p->x_h, need)) * p->copy_w * r->x_col;
+        return p->form.ib * (p->copy_rows ? need : lc_min64(p->x_h, need)) * p->copy_w * r->x_col;
     }
     return 0;
 }
@@ -450,13 +440,13 @@ static void prepare_part(lc_step *step, const lc_conv_form *whole, const lc_conv
     p->kernel = p->form.lanes ? k->lanes : k->dense;
     p->add = (a->flags & LC_CONV_ADD) != 0;
     p->slot_each = y->dim[1] / y->layout.groups;
-    p->slot_padded = ceil_div(p->slot_each, block) * block;
+    p->slot_padded = lc_ceil_div(p->slot_each, block) * block;
     p->tail =
         !p->form.lanes && p->slot_each != p->slot_padded; /* lanes: padding meets zeros only */
     const int64_t steps = axis[0].taps * axis[1].taps * p->form.cb,
                   blocks = (CHUNK_STEPS + steps / 2) / steps;
     p->step_floats = steps * block;
-    p->chunks = ceil_div(p->form.ib, blocks > 1 ? blocks : 1);
+    p->chunks = lc_ceil_div(p->form.ib, blocks > 1 ? blocks : 1);
     if (p->n == 0 || p->oh == 0 || p->ow == 0)
         return;
     choose(step->kernels, p);
@@ -540,14 +530,14 @@ static const float *copy_tile(const conv_prep *p, lc_conv_run *r, const float *x
     /* Input rows [a, e) of which [a0, e0) exist, columns from -pad on. */
     int64_t a = oh0 * r->stride[0] - r->pad[0],
             e = (oh1 - 1) * r->stride[0] - r->pad[0] + (r->kh - 1) * r->dilation[0] + 1;
-    int64_t a0 = a < 0 ? 0 : min64(a, p->x_h), e0 = e < a0 ? a0 : min64(e, p->x_h);
+    int64_t a0 = a < 0 ? 0 : lc_min64(a, p->x_h), e0 = e < a0 ? a0 : lc_min64(e, p->x_h);
     if (!p->copy_rows) {
         a = a0;
         e = e0;
     }
     const int64_t rows = e - a, line = p->copy_w * r->x_col;
-    const int64_t left = min64(r->pad[1], p->copy_w) * r->x_col,
-                  width = min64(p->x_w * r->x_col, line - left);
+    const int64_t left = lc_min64(r->pad[1], p->copy_w) * r->x_col,
+                  width = lc_min64(p->x_w * r->x_col, line - left);
     for (int64_t b = 0; b < p->form.ib && !held; b++)
         for (int64_t ih = a; ih < e; ih++) {
             float *row = to + (b * rows + ih - a) * line;
@@ -623,7 +613,7 @@ static void run_item(const conv_prep *p, const lc_bind *bind, int64_t item, bool
         r.flags &= ~(uint32_t)LC_RUN_TAIL;
         for (int v = 0; v < r.nv; v++) {
             int64_t left = p->slot_each - (block + v) * r.block % p->slot_padded;
-            r.lanes[v] = (int32_t)min64(left, r.block);
+            r.lanes[v] = (int32_t)lc_min64(left, r.block);
             if (p->tail && left < r.block)
                 r.flags |= LC_RUN_TAIL;
         }
@@ -660,7 +650,7 @@ static lc_status conv_run(const lc_step *step, const lc_bind *bind, int phase, i
     for (int64_t i = 0; i < plan->parts; i++, p++, begin -= p[-1].items, end -= p[-1].items) {
         const int64_t tiles =
             p->tiles * p->form.groups * p->n; /* items that far apart read the same input */
-        const int64_t from = begin < 0 ? 0 : begin, to = min64(end, p->items);
+        const int64_t from = begin < 0 ? 0 : begin, to = lc_min64(end, p->items);
         for (int64_t item = from; item < to; item++)
             run_item(p, bind, item, tiles == 1 && item > from);
     }

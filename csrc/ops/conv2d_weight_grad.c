@@ -10,7 +10,6 @@
  * which become weights at the end. */
 #include <string.h>
 
-#include "ops/op_util.h"
 #include "ops/strassen_sum.h"
 #include "ops/weight_grad_plan.h"
 
@@ -104,30 +103,30 @@ static int64_t macs(const void *attr, int n_in, const lc_desc *in, const lc_desc
 static void find_bands(wgrad_prep *p)
 {
     if (p->winograd) {
-        p->per_image = ceil_div(p->oh, LC_WINOGRAD_TILE) * ceil_div(p->ow, LC_WINOGRAD_TILE);
+        p->per_image = lc_ceil_div(p->oh, LC_WINOGRAD_TILE) * lc_ceil_div(p->ow, LC_WINOGRAD_TILE);
         p->all = p->n * p->per_image;
-        p->bands = ceil_div(p->all, BAND_TILES);
+        p->bands = lc_ceil_div(p->all, BAND_TILES);
         return;
     }
     if (p->levels) {
-        p->per_image = max64(1, (p->ow + RUN_PIXELS / 2) / RUN_PIXELS);
+        p->per_image = lc_max64(1, (p->ow + RUN_PIXELS / 2) / RUN_PIXELS);
         p->run_pixels = p->ow / p->per_image;
         p->all = p->n * p->per_image;
         p->bands = p->all / p->parts;
         return;
     }
     /* As many as come closest to BAND_PIXELS, of equal size. */
-    p->column_bands = max64(1, (p->ow + BAND_PIXELS / 2) / BAND_PIXELS);
-    p->columns = ceil_div(p->ow, p->column_bands);
-    p->column_bands = ceil_div(p->ow, p->columns);
-    const int64_t most_rows = max64(1, (BAND_PIXELS + p->columns / 2) / p->columns);
-    p->row_bands = max64(1, (p->oh + most_rows / 2) / most_rows);
-    p->rows = ceil_div(p->oh, p->row_bands);
-    p->row_bands = ceil_div(p->oh, p->rows);
+    p->column_bands = lc_max64(1, (p->ow + BAND_PIXELS / 2) / BAND_PIXELS);
+    p->columns = lc_ceil_div(p->ow, p->column_bands);
+    p->column_bands = lc_ceil_div(p->ow, p->columns);
+    const int64_t most_rows = lc_max64(1, (BAND_PIXELS + p->columns / 2) / p->columns);
+    p->row_bands = lc_max64(1, (p->oh + most_rows / 2) / most_rows);
+    p->rows = lc_ceil_div(p->oh, p->row_bands);
+    p->row_bands = lc_ceil_div(p->oh, p->rows);
     const int64_t pixels = p->rows * p->columns;
     p->images =
-        p->row_bands * p->column_bands > 1 ? 1 : max64(1, (BAND_PIXELS + pixels / 2) / pixels);
-    p->image_bands = ceil_div(p->n, p->images);
+        p->row_bands * p->column_bands > 1 ? 1 : lc_max64(1, (BAND_PIXELS + pixels / 2) / pixels);
+    p->image_bands = lc_ceil_div(p->n, p->images);
     p->bands = p->image_bands * p->row_bands * p->column_bands;
 }
 
@@ -136,10 +135,10 @@ static void find_bands(wgrad_prep *p)
 static void find_strassen_tiles(wgrad_prep *p, int block)
 {
     const lc_conv_form *f = &p->form;
-    p->oc_tiles = ceil_div(f->ob * block, TILE_STRASSEN);
-    p->ic_tiles = ceil_div(f->ib * block, TILE_STRASSEN);
-    p->oc_most = ceil_div(f->ob / p->parts, p->oc_tiles) * p->parts;
-    p->ic_most = ceil_div(f->ib / p->parts, p->ic_tiles) * p->parts;
+    p->oc_tiles = lc_ceil_div(f->ob * block, TILE_STRASSEN);
+    p->ic_tiles = lc_ceil_div(f->ib * block, TILE_STRASSEN);
+    p->oc_most = lc_ceil_div(f->ob / p->parts, p->oc_tiles) * p->parts;
+    p->ic_most = lc_ceil_div(f->ib / p->parts, p->ic_tiles) * p->parts;
 }
 
 /* Parts of the channels: as large as the caches like them, then smaller until the team has enough
@@ -149,26 +148,27 @@ static void find_tiles(wgrad_prep *p, int threads, int block)
     const lc_conv_form *f = &p->form;
     const int64_t most = p->winograd ? TILE_WINOGRAD : TILE_CHANNELS;
     const int64_t pair = p->pair * (int64_t)sizeof(float);
-    int64_t o = min64(f->ob, max64(1, most / block)), i = min64(f->ib, max64(1, most / f->cb));
+    int64_t o = lc_min64(f->ob, lc_max64(1, most / block)),
+            i = lc_min64(f->ib, lc_max64(1, most / f->cb));
     while (o * i * pair > TILE_BYTES && (o > LC_WGRAD_MAX_NV || i > 1)) {
         if (o > LC_WGRAD_MAX_NV && (o >= i || i == 1))
-            o = ceil_div(o, 2);
+            o = lc_ceil_div(o, 2);
         else
-            i = ceil_div(i, 2);
+            i = lc_ceil_div(i, 2);
     }
-    p->oc_tiles = ceil_div(f->ob, o);
-    p->ic_tiles = ceil_div(f->ib, i);
+    p->oc_tiles = lc_ceil_div(f->ob, o);
+    p->ic_tiles = lc_ceil_div(f->ib, i);
     const int64_t units = f->groups * p->chunks, want = threads == 1 ? 1 : 4 * (int64_t)threads;
     while (units * p->oc_tiles * p->ic_tiles < want &&
            (p->ic_tiles < f->ib || p->oc_tiles * LC_WGRAD_MAX_NV < f->ob)) {
         if (p->ic_tiles < f->ib &&
             (f->ib / p->ic_tiles >= f->ob / p->oc_tiles || p->oc_tiles * LC_WGRAD_MAX_NV >= f->ob))
-            p->ic_tiles = min64(f->ib, p->ic_tiles * 2);
+            p->ic_tiles = lc_min64(f->ib, p->ic_tiles * 2);
         else
-            p->oc_tiles = min64(ceil_div(f->ob, LC_WGRAD_MAX_NV), p->oc_tiles * 2);
+            p->oc_tiles = lc_min64(lc_ceil_div(f->ob, LC_WGRAD_MAX_NV), p->oc_tiles * 2);
     }
-    p->oc_most = ceil_div(f->ob, p->oc_tiles);
-    p->ic_most = ceil_div(f->ib, p->ic_tiles);
+    p->oc_most = lc_ceil_div(f->ob, p->oc_tiles);
+    p->ic_most = lc_ceil_div(f->ib, p->ic_tiles);
 }
 
 /* A function of the layer and N. */
@@ -176,10 +176,11 @@ static void find_chunks(wgrad_prep *p, int block)
 {
     const lc_conv_form *f = &p->form;
     const int64_t some = p->levels ? TILE_STRASSEN : TILE_WINOGRAD; /* channels of a usual item */
-    const int64_t items = f->groups * ceil_div(f->ob * block, some) * ceil_div(f->ib * f->cb, some);
-    const int64_t sums = max64(1, f->groups * f->ob * f->ib * p->pair * (int64_t)sizeof(float));
-    p->chunks = min64(ceil_div(MIN_ITEMS, items), max64(1, CHUNK_BYTES / sums));
-    p->chunks = max64(1, min64(p->chunks, p->bands));
+    const int64_t items =
+        f->groups * lc_ceil_div(f->ob * block, some) * lc_ceil_div(f->ib * f->cb, some);
+    const int64_t sums = lc_max64(1, f->groups * f->ob * f->ib * p->pair * (int64_t)sizeof(float));
+    p->chunks = lc_min64(lc_ceil_div(MIN_ITEMS, items), lc_max64(1, CHUNK_BYTES / sums));
+    p->chunks = lc_max64(1, lc_min64(p->chunks, p->bands));
 }
 
 static void fill_run(const lc_conv2d_attr *a, const lc_desc *dy, const lc_desc *x, wgrad_prep *p,
@@ -238,7 +239,7 @@ static int64_t find_scratch(wgrad_prep *p, int block)
     const lc_wgrad_run *r = &p->run;
     int64_t at = p->single ? p->tile_floats : 0;
     if (p->winograd) {
-        const int64_t tiles = ceil_div(p->all, max64(1, p->bands));
+        const int64_t tiles = lc_ceil_div(p->all, lc_max64(1, p->bands));
         p->v_blk = tiles * block;
         p->v_pos = p->ic_most * p->v_blk + WGRAD_SKEW;
         p->w_pos = p->oc_most * p->v_blk + WGRAD_SKEW;
@@ -252,12 +253,11 @@ static int64_t find_scratch(wgrad_prep *p, int block)
         p->v_at = at;
         p->m_at =
             p->v_at + lc_strassen_scratch(p->levels, p->oc_most, p->ic_most, p->run_pixels, block);
-        p->copy_at =
+        at = p->copy_at =
             p->m_at + lc_strassen_products(p->levels) * p->tile_floats / p->parts / p->parts;
-        at = p->copy_at;
         if (p->pick) { /* the runs of a band, or what is left of an image */
             const int64_t left = p->ow - p->per_image * p->run_pixels;
-            at += max64(p->parts * p->run_pixels, left) * p->ic_most * block;
+            at += lc_max64(p->parts * p->run_pixels, left) * p->ic_most * block;
         }
     } else if (p->pick) {
         p->copy_at = at;
@@ -309,8 +309,7 @@ lc_status lc_conv_weight_grad_prepare(lc_step *step, lc_conv_algorithm algorithm
         step->items[1] = tiles;
         step->shared_bytes = (size_t)(p->chunks * tiles * p->tile_floats) * sizeof(float);
     }
-    step->algorithm = p->levels == 1  ? "strassen"
-                      : p->levels     ? "strassen twice"
+    step->algorithm = p->levels       ? lc_conv_winograd_form(algorithm)->name
                       : p->winograd   ? k->winograd_name
                       : p->form.lanes ? k->lanes_name
                                       : k->dense_name;
@@ -343,8 +342,8 @@ static void copy_band(const wgrad_prep *p, lc_wgrad_run *r, const float *x, floa
     const int64_t rows = reach(r->oh1 - r->oh0, r->stride[0], r->kh, r->dilation[0]);
     const int64_t width = reach(r->ow1 - r->ow0, r->stride[1], r->kw, r->dilation[1]);
     const int64_t ih = r->oh0 * r->stride[0] - r->pad[0], iw = r->ow0 * r->stride[1] - r->pad[1];
-    const int64_t from = min64(max64(-iw, 0), width);
-    const int64_t upto = max64(from, min64(width, r->w - iw));
+    const int64_t from = lc_min64(lc_max64(-iw, 0), width);
+    const int64_t upto = lc_max64(from, lc_min64(width, r->w - iw));
     r->x = to;
     for (int64_t n = 0; n < r->images; n++)
         for (int64_t c = 0; c < p->form.ib; c++)
@@ -448,11 +447,11 @@ static void sum_direct(const lc_step *step, const lc_bind *bind, const wgrad_til
         const int64_t cols = i % p->column_bands, rows = i / p->column_bands % p->row_bands;
         const int64_t n = i / (p->column_bands * p->row_bands) * p->images;
         const wgrad_band b = {.n = n,
-                              .images = min64(p->images, p->n - n),
+                              .images = lc_min64(p->images, p->n - n),
                               .oh0 = rows * p->rows,
-                              .oh1 = min64(p->oh, (rows + 1) * p->rows),
+                              .oh1 = lc_min64(p->oh, (rows + 1) * p->rows),
                               .ow0 = cols * p->columns,
-                              .ow1 = min64(p->ow, (cols + 1) * p->columns)};
+                              .ow1 = lc_min64(p->ow, (cols + 1) * p->columns)};
         lc_wgrad_add_band(step, bind, t, &b, sums);
     }
 }

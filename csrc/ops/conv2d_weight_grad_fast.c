@@ -15,7 +15,7 @@ static void transform(const lc_step *step, const lc_bind *bind, const wgrad_tile
     float *scratch = bind->scratch;
     lc_winograd_run x = {.form = &lc_winograd_forms[LC_WINOGRAD_3X3],
                          .block = run->block,
-                         .tile_columns = ceil_div(p->ow, LC_WINOGRAD_TILE),
+                         .tile_columns = lc_ceil_div(p->ow, LC_WINOGRAD_TILE),
                          .x_row = run->x_row,
                          .x_blk = p->x_block,
                          .h = run->h,
@@ -35,7 +35,7 @@ static void transform(const lc_step *step, const lc_bind *bind, const wgrad_tile
     for (int64_t at = from; at < to; at += x.tiles) {
         const int64_t n = at / p->per_image;
         x.tile = dy.tile = at % p->per_image;
-        x.tiles = dy.tiles = min64(to - at, p->per_image - x.tile);
+        x.tiles = dy.tiles = lc_min64(to - at, p->per_image - x.tile);
         x.x = (const float *)bind->in[1] + n * p->x_image +
               (t->group * p->form.ib + t->i0) * p->x_block;
         dy.x = (const float *)bind->in[0] + n * p->dy_image +
@@ -126,9 +126,10 @@ static void add_rest(const lc_step *step, const lc_bind *bind, const wgrad_tile 
     const int64_t from = p->per_image * p->run_pixels;
     if (from == p->ow)
         return;
-    const int64_t most = max64(1, p->run_pixels / (p->ow - from)); /* images whose copy has room */
+    const int64_t most =
+        lc_max64(1, p->run_pixels / (p->ow - from)); /* images whose copy has room */
     for (int64_t n = 0; n < p->n; n += most) {
-        const wgrad_band b = {n, min64(most, p->n - n), 0, 1, from, p->ow};
+        const wgrad_band b = {n, lc_min64(most, p->n - n), 0, 1, from, p->ow};
         lc_wgrad_add_band(step, bind, t, &b, sums);
     }
 }
@@ -150,8 +151,9 @@ void lc_wgrad_sum_strassen(const lc_step *step, const lc_bind *bind, const wgrad
         for (int64_t j = 0; j < p->parts; j++, sums += floats) {
             memcpy(sums, m + lc_strassen_place(p->levels, i, j) * floats,
                    (size_t)floats * sizeof(float));
-            const wgrad_tile part = part_of(p, t, i, j);
-            if (chunk == p->chunks - 1)
+            if (chunk == p->chunks - 1) {
+                const wgrad_tile part = part_of(p, t, i, j);
                 add_rest(step, bind, &part, sums);
+            }
         }
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "ops/conv_form.h"
+#include "ops/op_util.h"
 
 /* The 36 parts of V and M should not start at the same place in the sets of the L1 cache. */
 #define SKEW 16
@@ -23,21 +24,6 @@ typedef struct winograd_prep {
     int64_t slot_each, slot_padded; /* channels of an output group of the layout: valid, padded */
 } winograd_prep;
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Cuts finer until there are enough items for the team: the larger of tiles and output channels
  * first, since every block of tiles reads all weights and every part of the panels makes V anew.
  * Then their number should be a multiple of the team's. */
@@ -47,13 +33,13 @@ static void share_out(winograd_prep *p, int threads, int64_t most_blocks)
     const int64_t units = p->n * f->groups, want = threads == 1 ? 1 : 4 * (int64_t)threads;
     const bool tiles_first = p->tiles > 2 * f->panels * p->run.block;
     for (int turn = 0; turn < 2; turn++) {
-        const int64_t have = units * p->blocks * p->splits, factor = ceil_div(want, have);
+        const int64_t have = units * p->blocks * p->splits, factor = lc_ceil_div(want, have);
         if (factor <= 1)
             break;
         if (tiles_first == (turn == 0))
-            p->blocks = max64(p->blocks, min64(most_blocks, p->blocks * factor));
+            p->blocks = lc_max64(p->blocks, lc_min64(most_blocks, p->blocks * factor));
         else
-            p->splits = min64(f->panels, p->splits * factor);
+            p->splits = lc_min64(f->panels, p->splits * factor);
     }
     for (int64_t b = p->blocks; b < p->blocks + threads && b <= most_blocks; b++)
         if (units * b * p->splits % threads == 0) {
@@ -72,11 +58,11 @@ void lc_winograd_schedule(lc_step *step, int64_t l2)
     const int64_t block = r->block, px = step->kernels->winograd.tiles;
     const int64_t positions = r->form->positions, channels = r->blocks * block;
     const int64_t each = positions * (int64_t)sizeof(float);
-    const int64_t most = max64(l2 / (each * (channels + 2 * block)), MIN_BLOCK);
-    p->blocks = ceil_div(p->tiles, min64(most, (r->form->parts == 1 ? 4 : 16) * px));
+    const int64_t most = lc_max64(l2 / (each * (channels + 2 * block)), MIN_BLOCK);
+    p->blocks = lc_ceil_div(p->tiles, lc_min64(most, (r->form->parts == 1 ? 4 : 16) * px));
     p->splits = 1;
-    share_out(p, step->threads, ceil_div(p->tiles, px));
-    const int64_t tiles = ceil_div(p->tiles, p->blocks);
+    share_out(p, step->threads, lc_ceil_div(p->tiles, px));
+    const int64_t tiles = lc_ceil_div(p->tiles, p->blocks);
     r->v_blk = tiles * block;
     r->v_pos = r->blocks * r->v_blk + SKEW;
     r->m_pos = tiles * 2 * block + SKEW;
@@ -121,17 +107,17 @@ lc_status lc_winograd_prepare(lc_step *step)
     r->relu = (a->flags & LC_CONV_RELU) != 0;
     r->y_part = p->form.ob / r->form->parts * r->y_vec;
     r->bias_part = p->form.ob / r->form->parts * block;
-    r->tile_columns = ceil_div(r->ow, LC_WINOGRAD_TILE);
+    r->tile_columns = lc_ceil_div(r->ow, LC_WINOGRAD_TILE);
     p->add = (a->flags & LC_CONV_ADD) != 0;
     p->n = y->dim[0];
-    p->tiles = r->form->parts == 1 ? ceil_div(r->oh, LC_WINOGRAD_TILE) * r->tile_columns
-                                   : ceil_div(r->oh * r->ow, r->form->parts);
+    p->tiles = r->form->parts == 1 ? lc_ceil_div(r->oh, LC_WINOGRAD_TILE) * r->tile_columns
+                                   : lc_ceil_div(r->oh * r->ow, r->form->parts);
     p->x_group = p->form.ib * r->x_blk;
     p->x_image = p->x_group * p->form.groups;
     p->y_group = p->form.ob * r->y_vec;
     p->y_image = p->y_group * p->form.groups;
     p->slot_each = y->dim[1] / y->layout.groups;
-    p->slot_padded = ceil_div(p->slot_each, block) * block;
+    p->slot_padded = lc_ceil_div(p->slot_each, block) * block;
     step->algorithm = r->form->name;
     if (p->n == 0) {
         step->items[0] = 0;
@@ -172,7 +158,7 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
         r.bias = bias + block * r.block;
         for (int v = 0; v < r.nv; v++) {
             const int64_t left = p->slot_each - (block + v) * r.block % p->slot_padded;
-            r.lanes[v] = (int32_t)min64(left, r.block);
+            r.lanes[v] = (int32_t)lc_min64(left, r.block);
         }
         k->multiply(&r);
         k->output[kind](&r);

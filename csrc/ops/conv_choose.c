@@ -219,25 +219,19 @@ int lc_conv_algorithm_named(const char *name)
 #define MIN_RUN_PIXELS 40
 #define MIN_ALL_PIXELS 1568
 
-typedef struct grad_layer {
-    const lc_conv2d_attr *attr;
-    const lc_desc *dy, *x;
-} grad_layer;
-
-static int64_t least_channels(const grad_layer *l)
+static int64_t least_channels(const conv_layer *l)
 {
-    const int64_t in = l->x->dim[1], out = l->dy->dim[1];
+    const int64_t in = l->x->dim[1], out = l->y->dim[1];
     return (in < out ? in : out) / l->attr->groups;
 }
 
-static int64_t images_times(const grad_layer *l, int64_t unit)
+static int64_t images_times(const conv_layer *l, int64_t unit)
 {
-    const int64_t rows = (l->dy->dim[2] + unit - 1) / unit,
-                  cols = (l->dy->dim[3] + unit - 1) / unit;
-    return lc_count_mul(l->dy->dim[0], lc_count_mul(rows, cols));
+    const int64_t rows = (l->y->dim[2] + unit - 1) / unit, cols = (l->y->dim[3] + unit - 1) / unit;
+    return lc_count_mul(l->y->dim[0], lc_count_mul(rows, cols));
 }
 
-static const char *refuse_grad_tiles(const grad_layer *l)
+static const char *refuse_grad_tiles(const conv_layer *l)
 {
     const lc_conv2d_attr *a = l->attr;
     if (a->stride[0] != 1 || a->stride[1] != 1 || a->dilation[0] != 1 || a->dilation[1] != 1)
@@ -250,7 +244,7 @@ static const char *refuse_grad_tiles(const grad_layer *l)
     return images_times(l, LC_WINOGRAD_TILE) < MIN_ALL_TILES ? "too few tiles" : NULL;
 }
 
-static const char *refuse_grad_parts(const grad_layer *l, int64_t parts)
+static const char *refuse_grad_parts(const conv_layer *l, int64_t parts)
 {
     const lc_conv2d_attr *a = l->attr;
     const int64_t multiple = parts * l->x->layout.block;
@@ -260,22 +254,22 @@ static const char *refuse_grad_parts(const grad_layer *l, int64_t parts)
         return "padding";
     if (a->stride[0] != a->stride[1])
         return "strides differ";
-    if (l->x->layout.groups != 1 || l->dy->layout.groups != 1 || l->x->dim[1] % multiple ||
-        l->dy->dim[1] % multiple)
+    if (l->x->layout.groups != 1 || l->y->layout.groups != 1 || l->x->dim[1] % multiple ||
+        l->y->dim[1] % multiple)
         return "channels cannot be halved";
     if (least_channels(l) < MIN_STRASSEN_GRAD_CHANNELS)
         return "too few channels";
-    if (l->dy->dim[2] * l->dy->dim[3] < MIN_RUN_PIXELS || images_times(l, 1) < MIN_ALL_PIXELS)
+    if (l->y->dim[2] * l->y->dim[3] < MIN_RUN_PIXELS || images_times(l, 1) < MIN_ALL_PIXELS)
         return "too few pixels";
     return NULL;
 }
 
-static const char *refuse_grad_twice(const grad_layer *l)
+static const char *refuse_grad_twice(const conv_layer *l)
 {
     return refuse_grad_parts(l, 4);
 }
 
-static const char *refuse_grad_once(const grad_layer *l)
+static const char *refuse_grad_once(const conv_layer *l)
 {
     return refuse_grad_parts(l, 2);
 }
@@ -283,7 +277,7 @@ static const char *refuse_grad_once(const grad_layer *l)
 static const struct {
     lc_conv_algorithm algorithm;
     int kernel;
-    const char *(*refuses)(const grad_layer *l);
+    const char *(*refuses)(const conv_layer *l);
 } grad_algorithms[] = {
     {LC_CONV_WINOGRAD, 3, refuse_grad_tiles},
     {LC_CONV_STRASSEN_TWICE, 1, refuse_grad_twice},
@@ -293,24 +287,22 @@ static const struct {
 lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,
                                              const char **why)
 {
-    const grad_layer l = {attr, &in[0], &in[1]};
+    const conv_layer l = {.attr = attr, .x = &in[1], .y = &in[0]};
     const char *reason = refuse_all();
+    lc_conv_algorithm found = LC_CONV_DIRECT;
     if (!reason && l.x->layout.block == 1)
         reason = "the input is not blocked";
-    if (!reason && attr->kernel[0] != attr->kernel[1])
+    if (!reason) {
         reason = "the kernel is neither 3x3 nor 1x1";
-    for (size_t i = 0; !reason && i < sizeof grad_algorithms / sizeof *grad_algorithms; i++)
-        if (attr->kernel[0] == grad_algorithms[i].kernel) {
-            const char *refuses = grad_algorithms[i].refuses(&l);
-            if (!refuses) {
-                if (why)
-                    *why = NULL;
-                return grad_algorithms[i].algorithm;
-            }
-            if (why)
-                *why = refuses;
+        for (size_t i = 0; reason && i < sizeof grad_algorithms / sizeof *grad_algorithms; i++) {
+            const int kernel = grad_algorithms[i].kernel;
+            if (attr->kernel[0] != kernel || attr->kernel[1] != kernel)
+                continue;
+            reason = grad_algorithms[i].refuses(&l);
+            found = grad_algorithms[i].algorithm;
         }
-    if (why && reason)
+    }
+    if (why)
         *why = reason;
-    return LC_CONV_DIRECT;
+    return reason ? LC_CONV_DIRECT : found;
 }

@@ -25,6 +25,21 @@ int64_t lc_pixel_part(int64_t pixels, int64_t lanes, int64_t *parts);
 int64_t lc_count_mul(int64_t a, int64_t b);
 int64_t lc_count_add(int64_t a, int64_t b);
 
+static inline int64_t lc_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static inline int64_t lc_min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t lc_max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* --- checks; `op` and `arg` go into the message */
 lc_status lc_check_inputs(const char *op, int n_in, int expected);
 lc_status lc_check_f32(const char *op, const char *arg, const lc_desc *d);

@@ -20,7 +20,7 @@ typedef struct lc_strassen_side {
     int64_t step, blocks;
 } lc_strassen_side;
 
-/* levels: 1 or 2. */
+/* levels: 1 or 2; no level is one part. */
 static inline int64_t lc_strassen_parts(int levels) /* of either side, and of the pixels */
 {
     return (int64_t)1 << levels;

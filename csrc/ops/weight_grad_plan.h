@@ -4,6 +4,7 @@
 #define LC_OPS_WEIGHT_GRAD_PLAN_H
 
 #include "ops/conv_form.h"
+#include "ops/op_util.h"
 #include "ops/ops.h"
 
 /* The 36 parts should not start at the same place in the sets of the L1 cache. */
@@ -44,21 +45,6 @@ typedef struct wgrad_tile {
 typedef struct wgrad_band {
     int64_t n, images, oh0, oh1, ow0, ow1;
 } wgrad_band;
-
-static inline int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static inline int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static inline int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
 
 /* How many blocks of the `left` output blocks of an item the next panel takes. */
 static inline int64_t panel_blocks(const wgrad_prep *p, int64_t left)
