@@ -10,7 +10,8 @@ import pytest
 
 import lucid_c
 import lucid_c.nn.functional as F
-from helpers import draw
+import oracle
+from helpers import assert_close, draw
 from lucid_c import _core, nn
 from lucid_c.cli import main
 from lucid_c.profiling import Profile
@@ -80,6 +81,23 @@ def test_sums(report):
 def test_arena_is_what_is_alive_at_once(name):
     profile = lucid_c.profile(lucid_c.create_model(name), np.zeros((1, 3, 64, 64), "f4"), repeats=1)
     assert profile.arena_bytes == profile.arena_bound
+
+
+@pytest.mark.parametrize(("channels", "converts"), [(8, False), (256, True)])
+def test_padding_of_groups_is_computed_where_that_is_cheaper(channels, converts):
+    """Groups of ten channels are padded, one by one, to blocks; with many inputs that costs more
+    than a conversion."""
+    model = nn.Sequential(
+        nn.Conv2d(channels, 80, 1), nn.ReLU(), nn.Conv2d(80, 160, 3, padding=1, groups=8)
+    ).eval()
+    x = draw("x", (2, channels, 9, 10))
+    ops = [row.op for row in lucid_c.profile(model, x, repeats=1).rows]
+    between = ops[ops.index("conv2d") + 1 : len(ops) - ops[::-1].index("conv2d") - 1]
+    assert between == (["reorder"] if converts else [])
+    first, _, second = model
+    middle = oracle.relu(oracle.conv2d(x, first.weight.numpy(), first.bias.numpy()))
+    expected = oracle.conv2d(middle, second.weight.numpy(), second.bias.numpy(), 1, 1, groups=8)
+    assert_close(model(x).numpy(), expected)
 
 
 def test_times_are_medians(monkeypatch):

@@ -187,6 +187,18 @@ static lc_layout wanted_input(const lc_conv2d_attr *a, const lc_desc *in, int bl
     return lc_layout_blocked(block, ic, 1);
 }
 
+/* Is it cheaper to compute the padding of the wished output too than to convert it afterwards? Moving
+ * a float to another layout takes as long as 12 sums (vectors of 8, one thread: 9). Eight groups of
+ * ten channels are padded by 60 %: all of resnest_50_4s2x40d takes 1.05 times as long without this. */
+static bool padding_pays(const lc_conv2d_attr *a, const lc_layout_query *q)
+{
+    const int64_t oc = attr_oc(a, q->in), wished = lc_conv_slots(q->out[0].layout, oc);
+    const int64_t dense = lc_conv_slots(lc_layout_blocked(q->block, oc, 1), oc);
+    const int64_t taps = lc_count_mul(attr_kernel(a, q->in, 0), attr_kernel(a, q->in, 1));
+    const int64_t sums = lc_count_mul(q->in[0].dim[1], taps);
+    return lc_count_mul(wished - dense, sums) <= lc_count_mul(wished + dense, q->block * 3 / 2);
+}
+
 static void conv_layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
 {
     const lc_conv2d_attr *a = q->attr;
@@ -196,7 +208,7 @@ static void conv_layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
     in[0] = wanted_input(a, q->in, q->block, q->in[0].layout);
     if (a->groups > 1)
         out[0] = lc_conv_group_layout(q->block, a->groups, q->in[0].dim[1], oc, true);
-    else if (q->out[0].layout.block == q->block)
+    else if (q->out[0].layout.block == q->block && padding_pays(a, q))
         out[0] = q->out[0].layout;
     else
         out[0] = lc_layout_blocked(q->block, oc, 1);

@@ -274,8 +274,13 @@ static float *conv_compute(const conv_data *c, const conv_case *t, const lc_kern
         &(lc_layout_query){
             .attr = &attr, .n_in = n_in, .n_out = 1, .in = in, .out = &out, .block = k->block},
         want, give);
-    if (t->g == 1)
-        CHECK(lc_layout_equal(give[0], out.layout));
+    if (t->g == 1) { /* it can give any, but prefers another where the padding costs too much */
+        CHECK(lc_layout_equal(give[0], out.layout) ||
+              lc_layout_equal(give[0], lc_layout_blocked(k->block, out.dim[1], 1)));
+        give[0] = out.layout;
+        if (t->flags & LC_CONV_ADD)
+            want[n_in - 1] = out.layout;
+    }
     for (int i = 0; i < n_in; i++) {
         in[i].layout = want[i];
         data[i] = c->data[i];
