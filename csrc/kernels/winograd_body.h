@@ -299,16 +299,18 @@ static void wino_output_1x1_twice(const lc_winograd_run *r)
     wino_output_parts(4, r);
 }
 
-/* `px` tiles from v and m on, `blocks` input blocks. `next`: weights that will be wanted soon. */
+/* `px` tiles from v and m on, `blocks` input blocks, `last` channels of the last one. `next`: weights
+ * that will be wanted soon. */
 WINO_INLINE void wino_multiply_px(const int px, const float *v, int64_t v_blk, const float *u,
-                                  int64_t blocks, float *m, bool first, const float *next)
+                                  int64_t blocks, int last, float *m, bool first, const float *next)
 {
     lc_v acc[WINO_PX][2];
     WINO_UNROLL
     for (int i = 0; i < px; i++)
         acc[i][0] = acc[i][1] = lc_v_zero();
     for (int64_t b = 0; b < blocks; b++, v += v_blk) {
-        for (int c = 0; c < LC_VLEN; c += 4) {
+        const int channels = b == blocks - 1 ? last : LC_VLEN;
+        for (int c = 0; c < channels; c += 4) {
             if (next) {
                 WINO_UNROLL
                 for (int k = 0; k < 8 * LC_VLEN; k += 16)
@@ -337,13 +339,14 @@ WINO_INLINE void wino_multiply_px(const int px, const float *v, int64_t v_blk, c
 }
 
 typedef void (*wino_multiply_fn)(const float *v, int64_t v_blk, const float *u, int64_t blocks,
-                                 float *m, bool first, const float *next);
+                                 int last, float *m, bool first, const float *next);
 
 #define WINO_MULTIPLY(PX)                                                                          \
     WINO_NOINLINE void wino_multiply_##PX(const float *v, int64_t v_blk, const float *u,           \
-                                          int64_t blocks, float *m, bool first, const float *next) \
+                                          int64_t blocks, int last, float *m, bool first,          \
+                                          const float *next)                                       \
     {                                                                                              \
-        wino_multiply_px(PX, v, v_blk, u, blocks, m, first, next);                                 \
+        wino_multiply_px(PX, v, v_blk, u, blocks, last, m, first, next);                           \
     }
 
 WINO_MULTIPLY(1)
@@ -393,6 +396,7 @@ static void wino_multiply(const lc_winograd_run *r)
         const int end = pos + (r->form->uses ? r->form->uses[k] : 1);
         for (int64_t b = 0; b < r->blocks; b += most) {
             const int64_t blocks = r->blocks - b < most ? r->blocks - b : most;
+            const int last = b + blocks == r->blocks ? r->last : LC_VLEN;
             const float *u = r->u + (k * r->blocks + b) * row;
             const float *next = u + blocks * row;
             for (int j = pos; j < end; j++) {
@@ -400,7 +404,7 @@ static void wino_multiply(const lc_winograd_run *r)
                 float *m = r->m + j * r->m_pos;
                 for (int64_t i = 0; i < parts; i++, next = 0) {
                     const int64_t px = each + (i < longer);
-                    wino_multiply_by_px[px](v, r->v_blk, u, blocks, m, b == 0, next);
+                    wino_multiply_by_px[px](v, r->v_blk, u, blocks, last, m, b == 0, next);
                     v += px * LC_VLEN;
                     m += px * 2 * LC_VLEN;
                 }

@@ -64,6 +64,7 @@ typedef struct lc_winograd_run {
     int64_t h, w, pad[2]; /* of the input; padding above, to the left */
     int64_t stride;       /* 1x1 */
     int64_t blocks;       /* input blocks (of a part) */
+    int32_t last; /* channels of the last one; what follows them is zero, and may be skipped */
     float *v;
     int64_t v_pos, v_blk; /* v_blk: tiles of the block times block, or more */
 

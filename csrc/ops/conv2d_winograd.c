@@ -100,6 +100,8 @@ lc_status lc_winograd_prepare(lc_step *step)
     for (int i = 0; i < 2; i++)
         r->pad[i] = lc_conv_axis_get(a, i, a->kernel[i], 0).pad;
     r->blocks = p->form.ib / r->form->parts;
+    const int64_t padding = p->form.ib * block - x->dim[1] / a->groups;
+    r->last = padding < block ? (int32_t)(block - padding) : block; /* else: within the group too */
     r->oh = y->dim[2];
     r->ow = y->dim[3];
     r->y_row = r->ow * block;
