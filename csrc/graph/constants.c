@@ -87,7 +87,7 @@ static void pack_piece(pack_run *r, job *j, int64_t piece, unsigned char *scratc
     const int64_t items = j->step->items[0], begin = (piece - j->first_piece) * j->items_each;
     const int64_t end = begin + j->items_each < items ? begin + j->items_each : items;
     void *out[1] = {j->out};
-    const lc_bind bind = {j->in, out, NULL, scratch};
+    const lc_bind bind = {.in = j->in, .out = out, .scratch = scratch};
     lc_status status = j->step->op->run(j->step, &bind, 0, begin, end);
     if (status != LC_OK) {
         fail(r, status);

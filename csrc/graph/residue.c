@@ -113,7 +113,7 @@ static ranges ranges_of(const lc_residue *r, int64_t item)
 static void guess(const lc_residue *r, int64_t item, float *const *to)
 {
     void *out[1] = {r->packed};
-    const lc_bind bind = {r->data, out, NULL, NULL};
+    const lc_bind bind = {.in = r->data, .out = out};
     r->step.op->unpack->run(&r->step, &bind, item, to);
 }
 

@@ -9,6 +9,15 @@
 
 #define STOP_CHECK_SECONDS 0.05
 
+/* What is left of a thread's share of a phase, in units of items: the phase's number in 16 bits,
+ * begin and end in 24 each. Another number: the phase's share is whole, whether or not its thread
+ * has arrived. On a cache line of its own. */
+typedef struct share {
+    _Alignas(LC_ALIGN) atomic_uint_least64_t left;
+} share;
+
+#define MAX_UNITS (((int64_t)1 << 24) - 1)
+
 /* A list of steps to be run by one team. */
 typedef struct team_run {
     const lc_plan *plan;
@@ -19,6 +28,7 @@ typedef struct team_run {
     const int64_t *shared_at; /* NULL: no step has shared scratch */
     unsigned char *arena, *scratch;
     const lc_run_options *options;
+    share *shares;   /* per thread */
     double *seconds; /* per step, or NULL */
 
     double next_check; /* caller's thread only */
@@ -53,21 +63,67 @@ static void check_stop(team_run *r)
     }
 }
 
-static void run_phase(team_run *r, const lc_step *s, const lc_bind *bind, int phase, int tid,
-                      int team)
+static uint64_t as_share(uint16_t number, int64_t begin, int64_t end)
 {
-    int64_t begin, end;
-    lc_share(s->items[phase], tid, team, &begin, &end);
-    int pieces = r->plan->pieces[s - r->plan->steps];
-    int64_t piece = (end - begin + pieces - 1) / pieces;
-    for (int64_t at = begin; at < end; at += piece) {
-        if (atomic_load_explicit(&r->failed, memory_order_relaxed) != LC_OK)
-            return;
-        lc_status status = s->op->run(s, bind, phase, at, at + piece < end ? at + piece : end);
-        if (status != LC_OK)
-            fail(r, status);
-        if (tid == 0)
-            check_stop(r);
+    return (uint64_t)number << 48 | (uint64_t)begin << 24 | (uint64_t)end;
+}
+
+/* A phase as a thread sees it. */
+typedef struct phase_view {
+    uint16_t number;
+    int tid, team;
+    int64_t units, most; /* of all; that are taken at a time */
+} phase_view;
+
+/* Takes some of what is left of a thread's share: a quarter from its front for that thread, half
+ * from its back for another one. False: nothing is left. */
+static bool take(share *s, const phase_view *p, int whose, int64_t *begin, int64_t *end)
+{
+    const bool own = whose == p->tid;
+    uint64_t left = atomic_load_explicit(&s->left, memory_order_relaxed), then;
+    do {
+        int64_t from = (int64_t)(left >> 24) & MAX_UNITS, to = (int64_t)left & MAX_UNITS;
+        if (left >> 48 != p->number)
+            lc_share(p->units, whose, p->team, &from, &to);
+        if (from == to) {
+            if (own) /* no number is left standing until it comes again */
+                atomic_store_explicit(&s->left, as_share(p->number, to, to), memory_order_relaxed);
+            return false;
+        }
+        const int64_t part = own ? (to - from + 3) / 4 : (to - from + 1) / 2;
+        const int64_t n = part < p->most ? part : p->most;
+        *begin = own ? from : to - n;
+        *end = *begin + n;
+        then = own ? as_share(p->number, *end, to) : as_share(p->number, from, *begin);
+    } while (!atomic_compare_exchange_weak_explicit(&s->left, &left, then, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
+/* Each thread does its share, the same part of the items in every run, so that what it reads is in
+ * its caches; then what the others have not begun, since cores are not equally fast: by design, or
+ * because other programs use them. Measured with two threads and a program that takes 30 % of one
+ * core: resnet_50 1.07 times as fast at batch 1, 1.09 at batch 8; without it 1.0 to 1.1. */
+static void run_phase(team_run *r, const lc_step *s, lc_bind *bind, int phase, phase_view *p)
+{
+    const int64_t n = s->items[phase], unit = n / MAX_UNITS + 1;
+    p->units = (n + unit - 1) / unit;
+    p->most = p->units / p->team / r->plan->pieces[s - r->plan->steps] + 1;
+    int64_t begin, end, last = -1;
+    for (int k = 0; k < p->team; k++) {
+        const int whose = (p->tid + k) % p->team;
+        while (take(&r->shares[whose], p, whose, &begin, &end)) {
+            if (atomic_load_explicit(&r->failed, memory_order_relaxed) != LC_OK)
+                return;
+            bind->follows = begin == last;
+            last = end;
+            const int64_t upto = end * unit < n ? end * unit : n;
+            lc_status status = s->op->run(s, bind, phase, begin * unit, upto);
+            if (status != LC_OK)
+                fail(r, status);
+            if (p->tid == 0)
+                check_stop(r);
+        }
     }
 }
 
@@ -75,17 +131,19 @@ static void team_main(void *ctx, int tid, int team)
 {
     team_run *r = ctx;
     int barrier = 0;
+    phase_view view = {.number = 1, .tid = tid, .team = team};
     size_t in_at = 0, out_at = 0;
     double started = r->seconds ? lc_seconds() : 0;
     for (int i = 0; i < r->n_steps; i++) {
         const lc_step *s = &r->plan->steps[r->nodes[i]];
         lc_bind bind = {r->in + in_at, r->out + out_at,
                         r->shared_at ? r->arena + r->shared_at[i] : NULL,
-                        r->scratch + (size_t)tid * r->plan->thread_bytes};
+                        r->scratch + (size_t)tid * r->plan->thread_bytes, false};
         in_at += (size_t)s->n_in;
         out_at += (size_t)s->n_out;
         for (int p = 0; p < s->phases; p++, barrier ^= 1) {
-            run_phase(r, s, &bind, p, tid, team);
+            run_phase(r, s, &bind, p, &view);
+            view.number++;
             /* Thread 0 decides before the barrier, and the slot is not written again before
              * everybody has passed the next one: so all threads leave after the same barrier. */
             if (tid == 0)
@@ -108,6 +166,10 @@ static lc_status run_team(team_run *r, int threads)
     r->leave[0] = r->leave[1] = 0;
     r->next_check = r->options && r->options->stop ? lc_seconds() + STOP_CHECK_SECONDS : 0;
     int got = lc_threads_acquire(threads);
+    share shares[LC_MAX_THREADS];
+    for (int i = 0; i < got; i++)
+        atomic_init(&shares[i].left, 0);
+    r->shares = shares;
     r->team = got;
     lc_parallel(got, team_main, r);
     lc_threads_release(got);

@@ -664,7 +664,7 @@ static lc_status conv_run(const lc_step *step, const lc_bind *bind, int phase, i
             p->tiles * p->form.groups * p->n; /* items that far apart read the same input */
         const int64_t from = begin < 0 ? 0 : begin, to = lc_min64(end, p->items);
         for (int64_t item = from; item < to; item++)
-            run_item(p, bind, item, tiles == 1 && item > from);
+            run_item(p, bind, item, tiles == 1 && (item > from || (bind->follows && begin > 0)));
     }
     return LC_OK;
 }

@@ -172,6 +172,6 @@ lc_status lc_winograd_run_items(const lc_step *step, const lc_bind *bind, int64_
 {
     const int64_t splits = ((const winograd_prep *)step->prep)->splits;
     for (int64_t item = begin; item < end; item++)
-        run_item(step, bind, item, item > begin && item % splits != 0);
+        run_item(step, bind, item, (item > begin || bind->follows) && item % splits != 0);
     return LC_OK;
 }

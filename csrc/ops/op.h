@@ -1,11 +1,13 @@
 /* What an op is. One file per op (or family) in this folder fills one of these tables; the graph
  * knows ops only through it.
  *
- *   record    infer      shapes checked, output descs given          (any wrong use is caught here,
- * with names and sizes) passes    layout     which layouts it takes and gives pack       which
- * inputs it wants packed into one blob plan      prepare    chooses kernels and the schedule, books
- * scratch run       run        does items [begin, end) of a phase; called by every thread of the
- * team with a share of its own
+ * - infer (record): checks shapes, gives output descs; any wrong use is caught here, with names and
+ *   sizes.
+ * - layout (passes): which layouts it takes and gives.
+ * - pack (passes): which inputs it wants packed into one blob.
+ * - prepare (plan): chooses kernels and the schedule, books scratch.
+ * - run: does items [begin, end) of a phase; every thread of the team calls it for parts of its own
+ *   share, then of what others leave over.
  *
  * An op opens no parallel region and allocates nothing while running. */
 #ifndef LC_OPS_OP_H
@@ -53,6 +55,7 @@ typedef struct lc_bind {
     void *const *out;
     void *shared;  /* step->shared_bytes */
     void *scratch; /* step->thread_bytes, of this thread */
+    bool follows; /* item begin - 1 of the phase was this thread's last: scratch is as it left it */
 } lc_bind;
 
 /* Question and answer of layout negotiation. */

@@ -148,7 +148,7 @@ static inline bool run_step(lc_step *step, const void *const *in, int team, bool
             memset(scratch, 0xff, step->thread_bytes);
             int64_t begin, end;
             lc_share(step->items[phase], tid, team, &begin, &end);
-            lc_bind bind = {ins, outs, shared, scratch};
+            lc_bind bind = {.in = ins, .out = outs, .shared = shared, .scratch = scratch};
             ok &= step->op->run(step, &bind, phase, begin, end) == LC_OK;
             free(scratch);
         }

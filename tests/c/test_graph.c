@@ -1,6 +1,7 @@
 /* Graphs: recording, passes (fused and unfused forms agree), settling, the plan cache, memory,
  * errors. */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -337,12 +338,88 @@ static void test_out_of_memory(void)
     drop_params(&n);
 }
 
+/* --- what a slow thread leaves over */
+
+#define SHARED_ITEMS 64
+
+static atomic_int times_done[SHARED_ITEMS], items_done, strangers;
+
+static lc_status waiting_infer(const void *attr, int n_in, const lc_desc *in, int *n_out,
+                               lc_desc *out)
+{
+    (void)attr, (void)n_in;
+    *n_out = 1;
+    out[0] = in[0];
+    return LC_OK;
+}
+
+static lc_status waiting_prepare(lc_step *step)
+{
+    step->items[0] = SHARED_ITEMS;
+    step->thread_bytes = sizeof(int64_t); /* the end of the thread's last call */
+    return LC_OK;
+}
+
+static int64_t waiting_macs(const void *attr, int n_in, const lc_desc *in, const lc_desc *out)
+{
+    (void)attr, (void)n_in, (void)in, (void)out;
+    return 1 << 30; /* worth a team */
+}
+
+/* Whoever has item 0 is slow: it waits until all items but those of its call are done. */
+static lc_status waiting_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                             int64_t end)
+{
+    (void)step, (void)phase;
+    int64_t *last = bind->scratch;
+    if (bind->follows && *last != begin)
+        atomic_fetch_add(&strangers, 1);
+    *last = end;
+    for (int64_t i = begin; i < end; i++)
+        atomic_fetch_add(&times_done[i], 1);
+    const double until = lc_seconds() + 20;
+    while (begin == 0 && atomic_load(&items_done) < SHARED_ITEMS - end && lc_seconds() < until)
+        ;
+    atomic_fetch_add(&items_done, (int)(end - begin));
+    return LC_OK;
+}
+
+static const lc_op waiting_op = {.name = "waiting",
+                                 .infer = waiting_infer,
+                                 .prepare = waiting_prepare,
+                                 .run = waiting_run,
+                                 .macs = waiting_macs};
+
+static void test_a_slow_thread_is_helped(void)
+{
+    lc_desc d;
+    float x[4] = {0}, y[4];
+    lc_graph *g;
+    lc_value in, out;
+    const int before = lc_threads_get();
+    OK(lc_threads_set(3));
+    OK(lc_desc_init(&d, LC_F32, 1, (int64_t[]){4}));
+    OK(lc_graph_create(&g));
+    OK(lc_graph_input(g, &d, x, &in));
+    OK(lc_graph_append(g, &waiting_op, NULL, 1, &in, &out));
+    const double start = lc_seconds();
+    OK(lc_graph_run(g, 1, &out, (void *[]){y}, NULL));
+    CHECK(lc_seconds() - start < 20);
+    CHECK(atomic_load(&strangers) == 0);
+    for (int i = 0; i < SHARED_ITEMS; i++)
+        CHECK(atomic_load(&times_done[i]) == 1);
+    lc_graph_destroy(g);
+    lc_plan_cache_clear();
+    OK(lc_threads_set(before));
+}
+
 int main(void)
 {
     test_fused_equals_unfused();
     test_cache_and_stamps();
     test_errors();
     test_out_of_memory();
+    test_a_slow_thread_is_helped();
     lc_plan_cache_clear();
     CHECK(lc_mem_stats_get().live_bytes == 0);
     printf("%d passed, %d failed\n", passed, failed);

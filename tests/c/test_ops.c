@@ -158,7 +158,7 @@ static void *run_shared(lc_step *step, const float *const *in, int team, bool in
             poison(scratch, step->thread_bytes);
             int64_t begin, end;
             lc_share(step->items[phase], tid, team, &begin, &end);
-            lc_bind bind = {ins, &out, shared, scratch};
+            lc_bind bind = {.in = ins, .out = &out, .shared = shared, .scratch = scratch};
             ok &= op->run(step, &bind, phase, begin, end) == LC_OK;
             free(scratch);
         }

@@ -311,7 +311,7 @@ static bool same_floats(const void *a, const void *b, size_t bytes)
 static void run(lc_step *s, const void *const *in, void *blob)
 {
     void *out[1] = {blob};
-    lc_bind bind = {in, out, NULL, NULL};
+    lc_bind bind = {.in = in, .out = out};
     for (int64_t item = s->items[0]; item-- > 0;) /* in any order */
         CHECK(s->op->run(s, &bind, 0, item, item + 1) == LC_OK);
 }
