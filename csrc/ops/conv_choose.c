@@ -23,9 +23,10 @@
 #define MIN_S2_PIXELS 100
 /* Strassen's algorithm saves an eighth of the products. With fewer channels, or weights that few
  * pixels use, the additions and the larger weights cost as much. Measured with AVX2, one thread,
- * against direct sums: 1.13 times as fast at 128 to 256 channels; twice: 1.28 at 512 and 1024, no
- * more than once at 256, for weights of 3.1 rather than 1.8 times the size. */
-#define MIN_STRASSEN_CHANNELS 128
+ * against direct sums: 1.13 times as fast at 128 to 256 channels, 1.03 at 96, 0.97 at 64; twice:
+ * 1.28 at 512 and 1024, no more than once at 256, for weights of 3.1 rather than 1.8 times the
+ * size. */
+#define MIN_STRASSEN_CHANNELS 96
 #define MIN_STRASSEN_PIXELS 100
 #define MIN_TWICE_CHANNELS 256
 #define MIN_TWICE_INPUTS 512
