@@ -70,17 +70,15 @@ static void taps3(const float *m, int64_t ms, float *w, int64_t ws)
 
 static void tiles(const lc_winograd_run *r)
 {
-    for (int64_t b = 0; b < r->blocks; b++)
-        for (int64_t i = 0; i < r->tiles; i++) {
-            const int64_t oh = (r->tile + i) / r->tile_columns * LC_WINOGRAD_TILE;
-            const int64_t ow = (r->tile + i) % r->tile_columns * LC_WINOGRAD_TILE;
+    for (int64_t b = 0; b < r->blocks; b++) {
+        lc_winograd_place at = lc_winograd_first(r);
+        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
+            const float *x = r->x + at.n * r->x_image + b * r->x_blk;
             for (int c = 0; c < r->block; c++) {
                 float d[16], t[24], v[36];
                 for (int k = 0; k < 16; k++) {
-                    const int64_t h = oh + k / 4, w = ow + k % 4;
-                    d[k] = h < r->h && w < r->w
-                               ? r->x[b * r->x_blk + h * r->x_row + w * r->block + c]
-                               : 0.0f;
+                    const int64_t h = at.row * 4 + k / 4, w = at.column * 4 + k % 4;
+                    d[k] = h < r->h && w < r->w ? x[h * r->x_row + w * r->block + c] : 0.0f;
                 }
                 for (int k = 0; k < 4; k++)
                     tile6(d + k, 4, t + k, 4);
@@ -90,6 +88,7 @@ static void tiles(const lc_winograd_run *r)
                     r->v[k * r->v_pos + b * r->v_blk + i * r->block + c] = v[k];
             }
         }
+    }
 }
 
 static void product(const lc_wgrad_product *p)

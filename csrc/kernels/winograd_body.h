@@ -75,15 +75,10 @@ typedef void (*wino_tile_fn)(const lc_winograd_run *r, const float *x, int64_t i
 WINO_INLINE void wino_input_tiles(const lc_winograd_run *r, int64_t move, wino_tile_fn tile)
 {
     for (int64_t b = 0; b < r->blocks; b++) {
-        int64_t tw = r->tile % r->tile_columns, th = r->tile / r->tile_columns;
-        for (int64_t i = 0; i < r->tiles; i++) {
-            tile(r, r->x + b * r->x_blk, th * move - r->pad[0], tw * move - r->pad[1],
-                 r->v + b * r->v_blk + i * LC_VLEN);
-            if (++tw == r->tile_columns) {
-                tw = 0;
-                th++;
-            }
-        }
+        lc_winograd_place at = lc_winograd_first(r);
+        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at))
+            tile(r, r->x + at.n * r->x_image + b * r->x_blk, at.row * move - r->pad[0],
+                 at.column * move - r->pad[1], r->v + b * r->v_blk + i * LC_VLEN);
     }
 }
 
@@ -185,16 +180,22 @@ WINO_INLINE void wino_strassen_out(const lc_v *p, lc_v *c11, lc_v *c12, lc_v *c2
 }
 
 /* `n` pixels of a plane that follow each other, the last ones of which may not exist, and as many
- * parts of the channels. */
+ * parts of the channels. All tiles are in one row. */
 WINO_INLINE void wino_input_parts(const int n, const lc_winograd_run *r)
 {
     const int64_t part = r->blocks * r->x_blk, pixels = r->oh * r->ow;
     for (int64_t b = 0; b < r->blocks; b++) {
         float *v = r->v + b * r->v_blk;
-        const float *x = r->x + b * r->x_blk;
-        int64_t p = n * r->tile, w = p % r->ow;
+        lc_winograd_place tile = lc_winograd_first(r);
+        const float *x = r->x + tile.n * r->x_image + b * r->x_blk;
+        int64_t p = n * tile.column, w = p % r->ow;
         const float *row = x + p / r->ow * r->stride * r->x_row;
         for (int64_t i = 0; i < r->tiles; i++, v += LC_VLEN) {
+            if (tile.left-- == 0) {
+                tile.left = r->tile_plane - 1;
+                row = x += r->x_image;
+                p = w = 0;
+            }
             lc_v a[4][4], t[7], s[7][4];
             WINO_UNROLL
             for (int k = 0; k < n; k++, p++) {
@@ -257,9 +258,16 @@ WINO_INLINE void wino_output_parts(const int n, const lc_winograd_run *r)
     const int64_t pixels = r->oh * r->ow;
     for (int v = 0; v < r->nv; v++) {
         const float *m = r->m + v * LC_VLEN, *bias = r->bias + v * LC_VLEN;
-        int64_t p = n * r->tile, at = v * r->y_vec + p * LC_VLEN;
+        lc_winograd_place tile = lc_winograd_first(r);
+        int64_t image = tile.n * r->y_image + v * r->y_vec, p = n * tile.column;
+        int64_t at = image + p * LC_VLEN;
         for (int64_t i = 0; i < r->tiles; i++, m += 2 * LC_VLEN) {
             lc_v c[4][4], t[7], s[7][4];
+            if (tile.left-- == 0) {
+                tile.left = r->tile_plane - 1;
+                at = image += r->y_image;
+                p = 0;
+            }
             for (int f = 0; f < (n == 2 ? 1 : 7); f++) {
                 WINO_UNROLL
                 for (int k = 0; k < 7; k++)
@@ -470,17 +478,13 @@ WINO_INLINE void wino_output_tiles(const bool s2, const lc_winograd_run *r)
         const lc_v bias = lc_v_loadu(r->bias + v * LC_VLEN);
         const bool tail = r->lanes[v] < LC_VLEN;
         const lc_vm valid = lc_v_first(r->lanes[v]);
-        int64_t tw = r->tile % r->tile_columns, th = r->tile / r->tile_columns;
-        for (int64_t i = 0; i < r->tiles; i++) {
-            const int64_t oh = th * LC_WINOGRAD_TILE, ow = tw * LC_WINOGRAD_TILE;
+        lc_winograd_place at = lc_winograd_first(r);
+        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
+            const int64_t oh = at.row * LC_WINOGRAD_TILE, ow = at.column * LC_WINOGRAD_TILE;
             const int64_t rows = r->oh - oh, columns = r->ow - ow;
             wino_output_tile(s2, r, r->m + (i * 2 + v) * LC_VLEN,
-                             v * r->y_vec + oh * r->y_row + ow * LC_VLEN, rows < 4 ? rows : 4,
-                             columns < 4 ? columns : 4, bias, tail, valid);
-            if (++tw == r->tile_columns) {
-                tw = 0;
-                th++;
-            }
+                             at.n * r->y_image + v * r->y_vec + oh * r->y_row + ow * LC_VLEN,
+                             rows < 4 ? rows : 4, columns < 4 ? columns : 4, bias, tail, valid);
         }
     }
 }

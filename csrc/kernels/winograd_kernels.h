@@ -56,11 +56,11 @@ extern const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS]; /* kernels.c
 typedef struct lc_winograd_run {
     const lc_winograd_form *form;
     int32_t block;
-    int64_t tile, tiles,
-        tile_columns; /* tiles [tile, tile + tiles) of a plane with so many a row */
+    /* tiles [tile, tile + tiles) of the planes of all images, with so many a plane and a row */
+    int64_t tile, tiles, tile_plane, tile_columns;
 
-    const float *x; /* first input block, row 0, column 0 */
-    int64_t x_row, x_blk;
+    const float *x; /* first input block, row 0, column 0 of image 0 */
+    int64_t x_row, x_blk, x_image;
     int64_t h, w, pad[2]; /* of the input; padding above, to the left */
     int64_t stride;       /* 1x1 */
     int64_t blocks;       /* input blocks (of a part) */
@@ -72,16 +72,38 @@ typedef struct lc_winograd_run {
     float *m;
     int64_t m_pos;
 
-    float *y;          /* first vector of the panel, row 0, column 0 */
+    float *y;          /* first vector of the panel, row 0, column 0 of image 0 */
     const float *add;  /* NULL, or a residual with the strides of y */
     const float *bias; /* nv * block */
-    int64_t y_row, y_vec;
+    int64_t y_row, y_vec, y_image;
     int64_t y_part, bias_part; /* 1x1: to the same panel of the next part */
     int64_t oh, ow;
     int32_t nv;       /* vectors of the panel that exist: 1, 2 */
     int32_t lanes[2]; /* valid lanes per vector; the others are stored as zeros (1x1: all are) */
     int32_t relu;
 } lc_winograd_run;
+
+/* A place among the tiles: of which image, row and column. */
+typedef struct lc_winograd_place {
+    int64_t n, row, column, left; /* left: tiles of the image, this one included */
+} lc_winograd_place;
+
+static inline lc_winograd_place lc_winograd_first(const lc_winograd_run *r)
+{
+    const int64_t n = r->tile / r->tile_plane, tile = r->tile - n * r->tile_plane;
+    return (lc_winograd_place){n, tile / r->tile_columns, tile % r->tile_columns,
+                               r->tile_plane - tile};
+}
+
+static inline void lc_winograd_next(const lc_winograd_run *r, lc_winograd_place *at)
+{
+    if (--at->left == 0) {
+        *at = (lc_winograd_place){at->n + 1, 0, 0, r->tile_plane};
+    } else if (++at->column == r->tile_columns) {
+        at->column = 0;
+        at->row++;
+    }
+}
 
 typedef void (*lc_winograd_fn)(const lc_winograd_run *r);
 

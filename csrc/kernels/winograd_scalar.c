@@ -70,17 +70,17 @@ static int position(int side, int i, int j)
 static void input_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 {
     const int64_t move = LC_WINOGRAD_TILE * r->form->stride;
-    for (int64_t b = 0; b < r->blocks; b++)
-        for (int64_t i = 0; i < r->tiles; i++) {
-            const int64_t tile = r->tile + i;
-            const int64_t ih = tile / r->tile_columns * move - r->pad[0];
-            const int64_t iw = tile % r->tile_columns * move - r->pad[1];
+    for (int64_t b = 0; b < r->blocks; b++) {
+        lc_winograd_place at = lc_winograd_first(r);
+        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
+            const float *x = r->x + at.n * r->x_image + b * r->x_blk;
+            const int64_t ih = at.row * move - r->pad[0], iw = at.column * move - r->pad[1];
             for (int c = 0; c < r->block; c++) {
                 float d[81], v[81];
                 for (int k = 0; k < side * side; k++) {
                     const int64_t h = ih + k / side, w = iw + k % side;
                     const bool in = h >= 0 && h < r->h && w >= 0 && w < r->w;
-                    d[k] = in ? r->x[b * r->x_blk + h * r->x_row + w * r->block + c] : 0.0f;
+                    d[k] = in ? x[h * r->x_row + w * r->block + c] : 0.0f;
                 }
                 both_axes(axis, side, side, d, v);
                 for (int k = 0; k < side * side; k++)
@@ -88,6 +88,7 @@ static void input_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
                          i * r->block + c] = v[k];
             }
         }
+    }
 }
 
 static void input_3x3(const lc_winograd_run *r)
@@ -125,15 +126,17 @@ static void strassen_out(const float p[7], float c[4])
 static void input_1x1(const lc_winograd_run *r)
 {
     const int n = r->form->parts;
-    for (int64_t b = 0; b < r->blocks; b++)
-        for (int64_t i = 0; i < r->tiles; i++)
+    for (int64_t b = 0; b < r->blocks; b++) {
+        lc_winograd_place at = lc_winograd_first(r);
+        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at))
             for (int c = 0; c < r->block; c++) {
                 float a[4][4] = {{0}}, t[4][7], v[49];
                 for (int k = 0; k < n; k++) {
-                    const int64_t p = n * (r->tile + i) + k;
+                    const int64_t p = n * at.column + k;
                     if (p >= r->oh * r->ow)
                         break;
-                    const float *x = r->x + b * r->x_blk + p / r->ow * r->stride * r->x_row +
+                    const float *x = r->x + at.n * r->x_image + b * r->x_blk +
+                                     p / r->ow * r->stride * r->x_row +
                                      p % r->ow * r->stride * r->block + c;
                     for (int q = 0; q < n; q++)
                         a[k][q] = x[q * r->blocks * r->x_blk];
@@ -150,6 +153,7 @@ static void input_1x1(const lc_winograd_run *r)
                 for (int k = 0; k < r->form->positions; k++)
                     r->v[k * r->v_pos + b * r->v_blk + i * r->block + c] = v[k];
             }
+    }
 }
 
 static void multiply(const lc_winograd_run *r)
@@ -188,9 +192,9 @@ static void put(const lc_winograd_run *r, int64_t to, float s, float bias)
 
 static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 {
-    for (int64_t i = 0; i < r->tiles; i++) {
-        const int64_t oh = (r->tile + i) / r->tile_columns * LC_WINOGRAD_TILE;
-        const int64_t ow = (r->tile + i) % r->tile_columns * LC_WINOGRAD_TILE;
+    lc_winograd_place at = lc_winograd_first(r);
+    for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
+        const int64_t oh = at.row * LC_WINOGRAD_TILE, ow = at.column * LC_WINOGRAD_TILE;
         for (int l = 0; l < r->nv * r->block; l++) {
             const int vec = l / r->block, lane = l % r->block;
             const float *from = r->m + (i * 2 + vec) * r->block + lane;
@@ -205,7 +209,8 @@ static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
                 const int64_t row = oh + k / 4, column = ow + k % 4;
                 if (row >= r->oh || column >= r->ow)
                     continue;
-                const int64_t to = vec * r->y_vec + row * r->y_row + column * r->block + lane;
+                const int64_t to =
+                    at.n * r->y_image + vec * r->y_vec + row * r->y_row + column * r->block + lane;
                 if (lane < r->lanes[vec])
                     put(r, to, y[k], r->bias[l]);
                 else
@@ -228,7 +233,8 @@ static void output_s2(const lc_winograd_run *r)
 static void output_1x1(const lc_winograd_run *r)
 {
     const int n = r->form->parts;
-    for (int64_t i = 0; i < r->tiles; i++)
+    lc_winograd_place at = lc_winograd_first(r);
+    for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at))
         for (int l = 0; l < r->nv * r->block; l++) {
             const int vec = l / r->block, lane = l % r->block;
             float p[49], s[7][4], c[4][4];
@@ -252,10 +258,10 @@ static void output_1x1(const lc_winograd_run *r)
                 c[k + 2][q + 2] = four[3];
             }
             for (int k = 0; k < n; k++) {
-                const int64_t pixel = n * (r->tile + i) + k;
+                const int64_t pixel = n * at.column + k;
+                const int64_t to = at.n * r->y_image + vec * r->y_vec + pixel * r->block + lane;
                 for (int q = 0; q < n && pixel < r->oh * r->ow; q++)
-                    put(r, vec * r->y_vec + pixel * r->block + lane + q * r->y_part, c[k][q],
-                        r->bias[q * r->bias_part + l]);
+                    put(r, to + q * r->y_part, c[k][q], r->bias[q * r->bias_part + l]);
             }
         }
 }

@@ -15,36 +15,35 @@ static void transform(const lc_step *step, const lc_bind *bind, const wgrad_tile
     float *scratch = bind->scratch;
     lc_winograd_run x = {.form = &lc_winograd_forms[LC_WINOGRAD_3X3],
                          .block = run->block,
+                         .tile = from,
+                         .tiles = to - from,
+                         .tile_plane = p->per_image,
                          .tile_columns = lc_ceil_div(p->ow, LC_WINOGRAD_TILE),
+                         .x = (const float *)bind->in[1] +
+                              (t->group * p->form.ib + t->i0) * p->x_block,
                          .x_row = run->x_row,
+                         .x_image = p->x_image,
                          .x_blk = p->x_block,
                          .h = run->h,
                          .w = run->w,
                          .pad = {run->pad[0], run->pad[1]},
                          .blocks = t->i1 - t->i0,
+                         .v = scratch + p->v_at,
                          .v_pos = p->v_pos,
                          .v_blk = p->v_blk};
     lc_winograd_run dy = x;
+    dy.x = (const float *)bind->in[0] + (t->group * p->form.ob + t->o0) * p->dy_vec;
     dy.x_row = run->dy_row;
     dy.x_blk = p->dy_vec;
+    dy.x_image = p->dy_image;
     dy.h = p->oh;
     dy.w = p->ow;
     dy.pad[0] = dy.pad[1] = 0;
     dy.blocks = t->o1 - t->o0;
+    dy.v = scratch + p->w_at;
     dy.v_pos = p->w_pos;
-    for (int64_t at = from; at < to; at += x.tiles) {
-        const int64_t n = at / p->per_image;
-        x.tile = dy.tile = at % p->per_image;
-        x.tiles = dy.tiles = lc_min64(to - at, p->per_image - x.tile);
-        x.x = (const float *)bind->in[1] + n * p->x_image +
-              (t->group * p->form.ib + t->i0) * p->x_block;
-        dy.x = (const float *)bind->in[0] + n * p->dy_image +
-               (t->group * p->form.ob + t->o0) * p->dy_vec;
-        x.v = scratch + p->v_at + (at - from) * run->block;
-        dy.v = scratch + p->w_at + (at - from) * run->block;
-        k->winograd.input[LC_WINOGRAD_3X3](&x);
-        k->wgrad.tiles(&dy);
-    }
+    k->winograd.input[LC_WINOGRAD_3X3](&x);
+    k->wgrad.tiles(&dy);
 }
 
 void lc_wgrad_sum_winograd(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,

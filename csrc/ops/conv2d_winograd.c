@@ -16,11 +16,10 @@ typedef struct winograd_prep {
     lc_conv_form form;
     lc_winograd_run run; /* what is the same for all calls */
     bool add;
-    int64_t n, tiles; /* images; tiles of one */
-    int64_t blocks;   /* parts into which those are cut */
-    int64_t splits;   /* parts into which the panels are cut, each an item of its own */
-    int64_t x_group, x_image, y_group, y_image;
-    int64_t v_floats;
+    int64_t tiles;  /* of all images */
+    int64_t blocks; /* parts into which those are cut */
+    int64_t splits; /* parts into which the panels are cut, each an item of its own */
+    int64_t x_group, v_floats;
     int64_t slot_each, slot_padded; /* channels of an output group of the layout: valid, padded */
 } winograd_prep;
 
@@ -30,7 +29,7 @@ typedef struct winograd_prep {
 static void share_out(winograd_prep *p, int threads, int64_t most_blocks)
 {
     const lc_conv_form *f = &p->form;
-    const int64_t units = p->n * f->groups, want = threads == 1 ? 1 : 4 * (int64_t)threads;
+    const int64_t units = f->groups, want = threads == 1 ? 1 : 4 * (int64_t)threads;
     const bool tiles_first = p->tiles > 2 * f->panels * p->run.block;
     for (int turn = 0; turn < 2; turn++) {
         const int64_t have = units * p->blocks * p->splits, factor = lc_ceil_div(want, have);
@@ -48,8 +47,8 @@ static void share_out(winograd_prep *p, int threads, int64_t most_blocks)
         }
 }
 
-/* An item is a block of tiles of one image and group, and a part of the panels; its V and M are the
- * thread's own. */
+/* An item is a block of tiles of one group, which may be of several images, and a part of the panels;
+ * its V and M are the thread's own. */
 void lc_winograd_schedule(lc_step *step, int64_t l2)
 {
     winograd_prep *p = step->prep;
@@ -67,7 +66,7 @@ void lc_winograd_schedule(lc_step *step, int64_t l2)
     r->v_pos = r->blocks * r->v_blk + SKEW;
     r->m_pos = tiles * 2 * block + SKEW;
     p->v_floats = positions * r->v_pos;
-    step->items[0] = p->n * f->groups * p->blocks * p->splits;
+    step->items[0] = f->groups * p->blocks * p->splits;
     step->thread_bytes = (size_t)(p->v_floats + positions * r->m_pos) * sizeof(float);
 }
 
@@ -109,19 +108,21 @@ lc_status lc_winograd_prepare(lc_step *step)
     r->relu = (a->flags & LC_CONV_RELU) != 0;
     r->y_part = p->form.ob / r->form->parts * r->y_vec;
     r->bias_part = p->form.ob / r->form->parts * block;
-    r->tile_columns = lc_ceil_div(r->ow, LC_WINOGRAD_TILE);
+    if (r->form->parts == 1) {
+        r->tile_columns = lc_ceil_div(r->ow, LC_WINOGRAD_TILE);
+        r->tile_plane = lc_ceil_div(r->oh, LC_WINOGRAD_TILE) * r->tile_columns;
+    } else {
+        r->tile_plane = r->tile_columns = lc_ceil_div(r->oh * r->ow, r->form->parts);
+    }
     p->add = (a->flags & LC_CONV_ADD) != 0;
-    p->n = y->dim[0];
-    p->tiles = r->form->parts == 1 ? lc_ceil_div(r->oh, LC_WINOGRAD_TILE) * r->tile_columns
-                                   : lc_ceil_div(r->oh * r->ow, r->form->parts);
+    p->tiles = y->dim[0] * r->tile_plane;
     p->x_group = p->form.ib * r->x_blk;
-    p->x_image = p->x_group * p->form.groups;
-    p->y_group = p->form.ob * r->y_vec;
-    p->y_image = p->y_group * p->form.groups;
+    r->x_image = p->x_group * p->form.groups;
+    r->y_image = p->form.ob * r->y_vec * p->form.groups;
     p->slot_each = y->dim[1] / y->layout.groups;
     p->slot_padded = lc_ceil_div(p->slot_each, block) * block;
     step->algorithm = r->form->name;
-    if (p->n == 0) {
+    if (p->tiles == 0) {
         step->items[0] = 0;
         return LC_OK;
     }
@@ -137,13 +138,12 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
     const lc_conv_form *f = &p->form;
     const lc_winograd_kind kind = (lc_winograd_kind)(p->run.form - lc_winograd_forms);
     const int64_t split = item % p->splits, part = item / p->splits % p->blocks;
-    const int64_t group = item / (p->splits * p->blocks) % f->groups;
-    const int64_t n = item / (p->splits * p->blocks * f->groups);
+    const int64_t group = item / (p->splits * p->blocks);
 
     lc_winograd_run r = p->run;
     r.tile = part * p->tiles / p->blocks;
     r.tiles = (part + 1) * p->tiles / p->blocks - r.tile;
-    r.x = (const float *)bind->in[0] + n * p->x_image + group * p->x_group;
+    r.x = (const float *)bind->in[0] + group * p->x_group;
     r.v = bind->scratch;
     r.m = r.v + p->v_floats;
     if (!held)
@@ -152,7 +152,7 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
     const float *bias = (const float *)((const char *)bind->in[1] + f->bias_at);
     const int64_t end = (split + 1) * f->panels / p->splits;
     for (int64_t panel = split * f->panels / p->splits; panel < end; panel++) {
-        const int64_t block = group * f->ob + panel * 2, to = n * p->y_image + block * r.y_vec;
+        const int64_t block = group * f->ob + panel * 2, to = block * r.y_vec;
         r.u = u + panel * 2 * f->w_ob;
         r.nv = f->ob - panel * 2 < 2 ? 1 : 2;
         r.y = (float *)bind->out[0] + to;
