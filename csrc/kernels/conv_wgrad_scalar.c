@@ -77,7 +77,8 @@ static void tiles(const lc_winograd_run *r)
             for (int c = 0; c < r->block; c++) {
                 float d[16], t[24], v[36];
                 for (int k = 0; k < 16; k++) {
-                    const int64_t h = at.row * 4 + k / 4, w = at.column * 4 + k % 4;
+                    const int64_t h = at.row * LC_WINOGRAD_TILE + k / 4;
+                    const int64_t w = at.column * LC_WINOGRAD_TILE + k % 4;
                     d[k] = h < r->h && w < r->w ? x[h * r->x_row + w * r->block + c] : 0.0f;
                 }
                 for (int k = 0; k < 4; k++)

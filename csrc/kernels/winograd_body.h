@@ -180,23 +180,22 @@ WINO_INLINE void wino_strassen_out(const lc_v *p, lc_v *c11, lc_v *c12, lc_v *c2
 }
 
 /* `n` pixels of a plane that follow each other, the last ones of which may not exist, and as many
- * parts of the channels. All tiles are in one row. */
+ * parts of the channels. All tiles of an image are in one row. */
 WINO_INLINE void wino_input_parts(const int n, const lc_winograd_run *r)
 {
     const int64_t part = r->blocks * r->x_blk, pixels = r->oh * r->ow;
     for (int64_t b = 0; b < r->blocks; b++) {
         float *v = r->v + b * r->v_blk;
         lc_winograd_place tile = lc_winograd_first(r);
-        const float *x = r->x + tile.n * r->x_image + b * r->x_blk;
+        const float *x = r->x + b * r->x_blk, *row = x + tile.n * r->x_image;
         int64_t p = n * tile.column, w = p % r->ow;
-        const float *row = x + p / r->ow * r->stride * r->x_row;
-        for (int64_t i = 0; i < r->tiles; i++, v += LC_VLEN) {
-            if (tile.left-- == 0) {
-                tile.left = r->tile_plane - 1;
-                row = x += r->x_image;
-                p = w = 0;
-            }
+        row += p / r->ow * r->stride * r->x_row;
+        for (int64_t i = 0; i < r->tiles; i++, v += LC_VLEN, lc_winograd_next(r, &tile)) {
             lc_v a[4][4], t[7], s[7][4];
+            if (tile.column == 0) {
+                p = w = 0;
+                row = x + tile.n * r->x_image;
+            }
             WINO_UNROLL
             for (int k = 0; k < n; k++, p++) {
                 const float *at = row + w * r->stride * LC_VLEN;
@@ -259,15 +258,10 @@ WINO_INLINE void wino_output_parts(const int n, const lc_winograd_run *r)
     for (int v = 0; v < r->nv; v++) {
         const float *m = r->m + v * LC_VLEN, *bias = r->bias + v * LC_VLEN;
         lc_winograd_place tile = lc_winograd_first(r);
-        int64_t image = tile.n * r->y_image + v * r->y_vec, p = n * tile.column;
-        int64_t at = image + p * LC_VLEN;
-        for (int64_t i = 0; i < r->tiles; i++, m += 2 * LC_VLEN) {
+        for (int64_t i = 0; i < r->tiles; i++, m += 2 * LC_VLEN, lc_winograd_next(r, &tile)) {
             lc_v c[4][4], t[7], s[7][4];
-            if (tile.left-- == 0) {
-                tile.left = r->tile_plane - 1;
-                at = image += r->y_image;
-                p = 0;
-            }
+            int64_t p = n * tile.column;
+            int64_t at = tile.n * r->y_image + v * r->y_vec + p * LC_VLEN;
             for (int f = 0; f < (n == 2 ? 1 : 7); f++) {
                 WINO_UNROLL
                 for (int k = 0; k < 7; k++)

@@ -88,6 +88,7 @@ typedef struct lc_winograd_place {
     int64_t n, row, column, left; /* left: tiles of the image, this one included */
 } lc_winograd_place;
 
+/* Of the first tile of a call; and on to the next one, without a division. */
 static inline lc_winograd_place lc_winograd_first(const lc_winograd_run *r)
 {
     const int64_t n = r->tile / r->tile_plane, tile = r->tile - n * r->tile_plane;

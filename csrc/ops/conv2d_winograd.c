@@ -29,10 +29,10 @@ typedef struct winograd_prep {
 static void share_out(winograd_prep *p, int threads, int64_t most_blocks)
 {
     const lc_conv_form *f = &p->form;
-    const int64_t units = f->groups, want = threads == 1 ? 1 : 4 * (int64_t)threads;
+    const int64_t want = threads == 1 ? 1 : 4 * (int64_t)threads;
     const bool tiles_first = p->tiles > 2 * f->panels * p->run.block;
     for (int turn = 0; turn < 2; turn++) {
-        const int64_t have = units * p->blocks * p->splits, factor = lc_ceil_div(want, have);
+        const int64_t have = f->groups * p->blocks * p->splits, factor = lc_ceil_div(want, have);
         if (factor <= 1)
             break;
         if (tiles_first == (turn == 0))
@@ -41,7 +41,7 @@ static void share_out(winograd_prep *p, int threads, int64_t most_blocks)
             p->splits = lc_min64(f->panels, p->splits * factor);
     }
     for (int64_t b = p->blocks; b < p->blocks + threads && b <= most_blocks; b++)
-        if (units * b * p->splits % threads == 0) {
+        if (f->groups * b * p->splits % threads == 0) {
             p->blocks = b;
             break;
         }
