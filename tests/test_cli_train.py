@@ -230,7 +230,7 @@ def test_killed_stopped_and_resumed_to_the_same_bits(pictures, tmp_path):
     """SIGKILL at random times, then SIGINT, against a run that was let alone."""
     draw = random.Random(5)
     command = [sys.executable, "-c", CHILD, "train", str(pictures)]
-    recipe = [*MODEL, "--epochs", "8", "--batch-size", "4", "--accumulate", "2", "--ema", "0.9",
+    recipe = [*MODEL, "--epochs", "12", "--batch-size", "4", "--accumulate", "2", "--ema", "0.9",
               "--workers", "1", "--save-minutes", "1e-9", "--cutmix", "0.3", "--val-batch", "9",
               "--drop-rate", "0.2", "--drop-path-rate", "0.1"]  # fmt: skip
 
@@ -242,16 +242,21 @@ def test_killed_stopped_and_resumed_to_the_same_bits(pictures, tmp_path):
         )  # fmt: skip
 
     def stop(process, number):
-        """Send a signal somewhere after the process has begun to train."""
-        seen = None if not last.exists() else last.stat().st_mtime_ns
-        while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == seen):
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.2))
+        """Send a signal a few steps later, in the middle of one, however long they take here."""
+        for _ in range(draw.randint(2, 4)):
+            seen, began = saved(), time.monotonic()
+            while process.poll() is None and saved() == seen:
+                time.sleep(0.001)
+        time.sleep(draw.random() * (time.monotonic() - began))
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
         return process.returncode, err
 
     last = tmp_path / "broken" / "last.safetensors"
+
+    def saved():
+        return last.stat().st_mtime_ns if last.exists() else None
+
     whole = start("whole", *recipe)
     assert stop(start("broken", *recipe), signal.SIGKILL)[0] == -signal.SIGKILL
     kills = [stop(start("broken", "--resume"), signal.SIGKILL)[0] for _ in range(2)]
@@ -261,7 +266,7 @@ def test_killed_stopped_and_resumed_to_the_same_bits(pictures, tmp_path):
     line = r"lucid-c: interrupted after step \d+ \(epoch \d+\); the same .* --resume goes on\n"
     assert re.fullmatch(line, err)
     step = load_training_state(last)["progress"]["step"]
-    assert 3 < step < 24
+    assert 3 < step < 36
     out, err = start("broken", "--resume").communicate(timeout=60)
     assert out.startswith(f"resumed after step {step}, ") and not err
     assert whole.communicate(timeout=60)[1] == "" and whole.returncode == 0
@@ -272,7 +277,7 @@ def test_killed_stopped_and_resumed_to_the_same_bits(pictures, tmp_path):
     for state in (one, two):
         for row in state["progress"]["history"]:
             del row["images_per_second"], row["epoch_seconds"]
-    assert one["progress"]["step"] == 24
+    assert one["progress"]["step"] == 36
     same(one, two)
     folders = (tmp_path / "whole", tmp_path / "broken")
     # Not byte by byte: the safetensors library writes metadata in any order.
