@@ -207,4 +207,23 @@ static inline lc_v lc_v_scale(lc_v a, lc_v n)
     return (lc_v){lc_v_scale_half(a.lo, n.lo), lc_v_scale_half(a.hi, n.hi)};
 }
 
+static inline __attribute__((always_inline)) void lc_v_fma_one(lc_v *a, const float *x, lc_v w)
+{
+    *a = lc_v_fma(lc_v_broadcast(x), w, *a);
+}
+
+static inline __attribute__((always_inline)) void lc_v_fma_pair(lc_v *a, lc_v *b, const float *x,
+                                                                lc_v v, lc_v w)
+{
+    lc_v_fma_one(a, x, v);
+    lc_v_fma_one(b, x, w);
+}
+
+static inline __attribute__((always_inline)) void
+lc_v_fma_triple(lc_v *a, lc_v *b, lc_v *c, const float *x, lc_v u, lc_v v, lc_v w)
+{
+    lc_v_fma_pair(a, b, x, u, v);
+    lc_v_fma_one(c, x, w);
+}
+
 #endif

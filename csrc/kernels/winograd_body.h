@@ -330,14 +330,15 @@ WINO_INLINE void wino_multiply_px(const int px, const float *v, int64_t v_blk, c
             u += 8 * LC_VLEN;
         }
     }
-    if (!first) {
-        WINO_UNROLL
-        for (int i = 0; i < 2 * px; i++)
-            acc[i / 2][i % 2] = lc_v_add(lc_v_loadu(m + i * LC_VLEN), acc[i / 2][i % 2]);
-    }
     WINO_UNROLL
-    for (int i = 0; i < 2 * px; i++)
-        lc_v_storeu(m + i * LC_VLEN, acc[i / 2][i % 2]);
+    for (int i = 0; i < px; i++, m += 2 * LC_VLEN) {
+        if (!first) {
+            acc[i][0] = lc_v_add(lc_v_loadu(m), acc[i][0]);
+            acc[i][1] = lc_v_add(lc_v_loadu(m + LC_VLEN), acc[i][1]);
+        }
+        lc_v_storeu(m, acc[i][0]);
+        lc_v_storeu(m + LC_VLEN, acc[i][1]);
+    }
 }
 
 typedef void (*wino_multiply_fn)(const float *v, int64_t v_blk, const float *u, int64_t blocks,

@@ -10,8 +10,7 @@ static int64_t round_up(int64_t a, int64_t to)
     return (a + to - 1) / to * to;
 }
 
-/* Do groups share blocks? Then in and out widths are equal and their lanes need not move. */
-static bool small_groups(int block, int64_t groups, int64_t ic, int64_t oc)
+bool lc_conv_small_groups(int block, int64_t groups, int64_t ic, int64_t oc)
 {
     return groups > 1 && ic == oc && ic / groups <= block && block % (ic / groups) == 0;
 }
@@ -19,7 +18,7 @@ static bool small_groups(int block, int64_t groups, int64_t ic, int64_t oc)
 lc_layout lc_conv_group_layout(int block, int64_t groups, int64_t ic, int64_t oc, bool of_y)
 {
     int64_t each = (of_y ? oc : ic) / groups;
-    if (small_groups(block, groups, ic, oc) || each % block == 0)
+    if (lc_conv_small_groups(block, groups, ic, oc) || each % block == 0)
         return (lc_layout){block, 1};
     return (lc_layout){block, (int32_t)groups};
 }
@@ -39,7 +38,7 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
 {
     lc_conv_form f;
     memset(&f, 0, sizeof f);
-    f.lanes = small_groups(s->block, s->groups, s->ic, s->oc);
+    f.lanes = lc_conv_small_groups(s->block, s->groups, s->ic, s->oc);
     int64_t in_slots = lc_conv_slots(s->x, s->ic), out_slots = lc_conv_slots(s->y, s->oc);
     if (f.lanes) {
         f.cb = (int32_t)(s->ic / s->groups);

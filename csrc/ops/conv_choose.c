@@ -10,15 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Fewer blocks of channels than this per group, in or out, and the transforms cost what the
- * products save. Measured with blocks of 8, against direct sums: 1.6 to 2 times as fast at 16
- * channels, and at 10, which fill two blocks as well. */
-#define MIN_BLOCKS 2
+/* Fewer channels than this per group, in or out, and the transforms cost what the products save.
+ * Measured against direct sums, 10 channels in, 40 out: 2 times as fast with blocks of 8, 2.6 with
+ * blocks of 16. */
+#define MIN_CHANNELS 9
 /* Tiles of one image. With four (7x7) the transformed weights, four times as many bytes, are read
- * for little work: with AVX-512 direct sums are faster then, with AVX2 they are not (512 channels,
- * weights from memory: 0.42 of the direct time on one thread, 0.62 on two). */
+ * for little work; against direct sums, 512 channels, weights from memory: 0.42 of the time with
+ * AVX2 on one thread, 0.62 on two; with AVX-512 (Zen 4, two threads) 1.1 for one image, 0.42 for
+ * eight. */
 #define MIN_TILES 4
-#define MIN_TILES_AVX512 9
 /* Stride 2 saves less; in 7x7 outputs what it saves goes into reading the larger weights. */
 #define MIN_S2_PIXELS 100
 /* Strassen's algorithm saves an eighth of the products. With fewer channels, or weights that few
@@ -51,6 +51,12 @@ static const char *refuse_all(void)
     return force_direct ? "LUCID_C_CONV=direct" : NULL;
 }
 
+static int64_t least_channels(const conv_layer *l)
+{
+    const int64_t in = l->x->dim[1], out = l->y->dim[1];
+    return (in < out ? in : out) / l->attr->groups;
+}
+
 /* What keeps both forms of Winograd's convolution from a layer. */
 static const char *refuse_tiles(const conv_layer *l)
 {
@@ -60,10 +66,10 @@ static const char *refuse_tiles(const conv_layer *l)
             return "padding is larger than the kernel's reach";
     if (block == 1)
         return "the input is not blocked";
-    const int64_t groups = l->attr->groups;
-    if ((l->x->dim[1] / groups + block - 1) / block < MIN_BLOCKS ||
-        (l->y->dim[1] / groups + block - 1) / block < MIN_BLOCKS)
+    if (least_channels(l) < MIN_CHANNELS)
         return "too few channels per group";
+    if (lc_conv_small_groups((int)block, l->attr->groups, l->x->dim[1], l->y->dim[1]))
+        return "groups share a block";
     return refuse_all();
 }
 
@@ -71,8 +77,7 @@ static const char *avoid_few_tiles(const conv_layer *l)
 {
     const int64_t tile = LC_WINOGRAD_TILE;
     const int64_t tiles = (l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile);
-    const int64_t least = l->x->layout.block > 8 ? MIN_TILES_AVX512 : MIN_TILES;
-    return tiles < least ? "too few tiles" : NULL;
+    return tiles < MIN_TILES ? "too few tiles" : NULL;
 }
 
 static const char *avoid_s2(const conv_layer *l)
@@ -220,12 +225,6 @@ int lc_conv_algorithm_named(const char *name)
 #define MIN_RUN_PIXELS 40
 #define MIN_ALL_PIXELS 1568
 
-static int64_t least_channels(const conv_layer *l)
-{
-    const int64_t in = l->x->dim[1], out = l->y->dim[1];
-    return (in < out ? in : out) / l->attr->groups;
-}
-
 static int64_t images_times(const conv_layer *l, int64_t unit)
 {
     const int64_t rows = (l->y->dim[2] + unit - 1) / unit, cols = (l->y->dim[3] + unit - 1) / unit;
@@ -240,8 +239,10 @@ static const char *refuse_grad_tiles(const conv_layer *l)
     for (int i = 0; i < 4; i++)
         if (a->pad[i] > 2)
             return "padding is larger than the kernel's reach";
-    if (least_channels(l) < MIN_BLOCKS * (int64_t)l->x->layout.block)
+    if (least_channels(l) < MIN_CHANNELS)
         return "too few channels per group";
+    if (lc_conv_small_groups(l->x->layout.block, a->groups, l->x->dim[1], l->y->dim[1]))
+        return "groups share a block";
     return images_times(l, LC_WINOGRAD_TILE) < MIN_ALL_TILES ? "too few tiles" : NULL;
 }
 

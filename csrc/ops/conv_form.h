@@ -89,6 +89,9 @@ lc_layout lc_conv_group_layout(int block, int64_t groups, int64_t ic, int64_t oc
 
 lc_conv_form lc_conv_form_get(const lc_conv_shape *s);
 
+/* Do groups share blocks? Then in and out widths are equal and their lanes need not move. */
+bool lc_conv_small_groups(int block, int64_t groups, int64_t ic, int64_t oc);
+
 /* The algorithm for a convolution that is not packed yet, its layouts decided: in[0] is x, in[1] w,
  * out[0] y. conv_choose.c. */
 lc_conv_algorithm lc_conv_choose(const lc_conv2d_attr *attr, const lc_desc *in, const lc_desc *out);

@@ -488,12 +488,18 @@ static void check_choice(void)
     t = fits;
     t.h = t.w = 7;
     expect_choice(t, 8, 3, LC_CONV_WINOGRAD, NULL);
-    expect_choice(t, 16, 3, LC_CONV_DIRECT, "tiles");
+    expect_choice(t, 16, 3, LC_CONV_WINOGRAD, NULL);
     t.h = 4;
     expect_choice(t, 8, 3, LC_CONV_DIRECT, "tiles");
     t = fits;
     t.g = 8;
     expect_choice(t, 8, 3, LC_CONV_DIRECT, "channels");
+    t.g = 4;
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD, NULL);
+    expect_choice(t, 16, 3, LC_CONV_DIRECT, "share");
+    t.ic = 40; /* 10 per group */
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD, NULL);
+    expect_choice(t, 16, 3, LC_CONV_WINOGRAD, NULL);
     t = fits;
     t.stride = 2;
     t.h = t.w = 28;
