@@ -524,6 +524,13 @@ static void check_choice(void)
     t = flat;
     t.w = 7;
     expect_choice(t, 8, 1, LC_CONV_DIRECT, "pixels");
+    t.h = 7;
+    t.ic = 1024;
+    expect_choice(t, 8, 1, LC_CONV_DIRECT, "pixels");
+    t.oc = 640;
+    expect_choice(t, 8, 1, LC_CONV_STRASSEN, "pixels");
+    t.h = 5;
+    expect_choice(t, 8, 1, LC_CONV_DIRECT, "pixels");
     t = flat;
     t.y_g = 32;
     expect_choice(t, 8, 1, LC_CONV_DIRECT, "halved");
