@@ -8,7 +8,7 @@ import pytest
 
 import lucid_c
 from helpers import draw, reference_weights
-from lucid_c import models, nn
+from lucid_c import _core, models, nn
 from lucid_c.models.blocks import BasicBlock
 
 MiB = 1 << 20
@@ -63,6 +63,21 @@ def test_a_second_call_allocates_nothing_but_its_result(shape):
 
 
 @pytest.mark.slow
+def test_a_training_step_keeps_its_memory_for_the_next_one():
+    """Above the bound for idle memory, too, and though the loss is the plan used last; until it has
+    not been used for a while."""
+    _core.clear_plans()
+    model, x = nn.Conv2d(1, 16, 1).train(), np.ones((1, 1, 2100, 2000), "float32")
+    target = np.zeros((1, 16), "float32")
+    for _ in range(2):
+        lucid_c.nn.functional.mse_loss(model(x).mean((2, 3)), target).backward()
+        assert _core.plan_stats()["arena_bytes"] > 256 * MiB
+    small, x = nn.Linear(3, 3).train(), np.ones((1, 3), "float32")
+    for _ in range(70):
+        small(x).sum().backward()
+    assert _core.plan_stats()["arena_bytes"] <= 256 * MiB
+
+
 def test_200_sizes_stay_bounded():
     """The plan cache is bounded: live bytes do not grow with the number of sizes seen."""
     model = small_model()

@@ -36,10 +36,11 @@ typedef struct lc_execution lc_execution;
 
 struct lc_plan {
     lc_plan *newer,
-        *older; /* in the cache, by last use; guarded by LC_LOCK_PLANS, as are the next three */
+        *older; /* in the cache, by last use; guarded by LC_LOCK_PLANS, as are the next four */
     int refs;
     lc_execution *idle;
     int n_idle;
+    int64_t used; /* number of its last acquisition */
 
     unsigned char *key;
     size_t key_bytes;
