@@ -60,6 +60,17 @@ typedef void lc_vec_to_block_fn(float *y, const float *x, int64_t x_step, int va
 typedef void lc_vec_from_block_fn(float *y, int64_t y_step, const float *x, int valid,
                                   int64_t pixels, int block);
 
+/* Lanes of a block that come from lanes of other blocks: from lane lane[l] of x[source[l]]; source
+ * -1: zero. */
+#define LC_VEC_MAX_BLOCK 16
+typedef struct lc_vec_pick {
+    const float *x[LC_VEC_MAX_BLOCK];
+    int sources; /* how many x there are */
+    int32_t source[LC_VEC_MAX_BLOCK], lane[LC_VEC_MAX_BLOCK];
+} lc_vec_pick;
+/* y[i * block + l] = x[source[l]][i * block + lane[l]], i < pixels; block > 1. */
+typedef void lc_vec_pick_fn(float *y, const lc_vec_pick *p, int64_t pixels, int block);
+
 typedef struct lc_vec_kernels {
     lc_vec_map_fn *relu, *clamp, *neg, *abs, *sqrt, *exp, *log, *sigmoid, *tanh, *scale_shift,
         *sign, *inside;
@@ -70,6 +81,7 @@ typedef struct lc_vec_kernels {
     lc_vec_combine_fn *combine;
     lc_vec_to_block_fn *to_block;
     lc_vec_from_block_fn *from_block;
+    lc_vec_pick_fn *pick;
 } lc_vec_kernels;
 
 /* scalar fills the whole table, for any block; the others overwrite what they improve, for

@@ -359,6 +359,13 @@ static void from_block(float *y, int64_t y_step, const float *x, int valid, int6
             y[l * y_step + i] = x[i * block + l];
 }
 
+static void pick(float *y, const lc_vec_pick *p, int64_t pixels, int block)
+{
+    for (int64_t i = 0; i < pixels; i++)
+        for (int l = 0; l < block; l++)
+            y[i * block + l] = p->source[l] < 0 ? 0.0f : p->x[p->source[l]][i * block + p->lane[l]];
+}
+
 void lc_vec_kernels_fill__scalar(lc_vec_kernels *t)
 {
     *t = (lc_vec_kernels){
@@ -390,5 +397,6 @@ void lc_vec_kernels_fill__scalar(lc_vec_kernels *t)
         .combine = combine,
         .to_block = to_block,
         .from_block = from_block,
+        .pick = pick,
     };
 }

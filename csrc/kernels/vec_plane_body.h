@@ -171,4 +171,35 @@ LC_INLINE int64_t pool_plain(float *y, const float *x, int64_t n, const lc_vec_w
     return n;
 }
 
+/* ---- from blocks to blocks ---- */
+
+LC_INLINE void pick_from(const int sources, float *y, const lc_vec_pick *p, const lc_vm *from,
+                         int64_t pixels)
+{
+    const lc_vi lane = lc_vi_loadu(p->lane);
+    for (int64_t i = 0; i < pixels; i++) {
+        lc_v v = lc_v_zero();
+        for (int j = 0; j < sources; j++)
+            v = lc_v_select(from[j], lc_v_perm(lc_v_loadu(p->x[j] + i * LC_VLEN), lane), v);
+        lc_v_storeu(y + i * LC_VLEN, v);
+    }
+}
+
+LC_INLINE void pick_lanes(float *y, const lc_vec_pick *p, int64_t pixels)
+{
+    lc_vm from[LC_VLEN];
+    for (int j = 0; j < p->sources; j++) {
+        float taken[LC_VLEN];
+        for (int l = 0; l < LC_VLEN; l++)
+            taken[l] = p->source[l] == j ? 1.0f : 0.0f;
+        from[j] = lc_v_gt(lc_v_loadu(taken), lc_v_zero());
+    }
+    if (p->sources == 1)
+        pick_from(1, y, p, from, pixels);
+    else if (p->sources == 2)
+        pick_from(2, y, p, from, pixels);
+    else
+        pick_from(p->sources, y, p, from, pixels);
+}
+
 #endif

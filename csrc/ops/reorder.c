@@ -53,22 +53,25 @@ static void between_blocks(const lc_step *step, const float *x, float *y, int64_
 {
     const lc_desc *in = &step->in[0], *out = &step->out[0];
     const prep *p = step->prep;
-    int block = out->layout.block, in_block = in->layout.block;
-    int64_t first = 0, in_slots = lc_desc_padded_channels(in);
-    int valid = lc_block_channels(out, b, &first);
-    y += ((i * p->planes + b) * p->pixels + from) * block;
+    const int block = out->layout.block;
+    const int64_t in_blocks = lc_block_count(in);
+    int64_t first = 0, last_block = -1;
+    const int valid = lc_block_channels(out, b, &first);
+    lc_vec_pick pick = {.sources = 0};
     for (int l = 0; l < block; l++) {
-        if (l >= valid) {
-            for (int64_t k = 0; k < n; k++)
-                y[k * block + l] = 0.0f;
+        pick.source[l] = -1;
+        if (l >= valid)
             continue;
+        const int64_t slot = lc_desc_channel_slot(in, first + l);
+        if (slot / block != last_block) {
+            last_block = slot / block;
+            pick.x[pick.sources++] = x + ((i * in_blocks + last_block) * p->pixels + from) * block;
         }
-        int64_t slot = lc_desc_channel_slot(in, first + l);
-        const float *from_lane = x + i * in_slots * p->pixels +
-                                 (slot / in_block * p->pixels + from) * in_block + slot % in_block;
-        for (int64_t k = 0; k < n; k++)
-            y[k * block + l] = from_lane[k * in_block];
+        pick.source[l] = pick.sources - 1;
+        pick.lane[l] = (int32_t)(slot % block);
     }
+    y += ((i * p->planes + b) * p->pixels + from) * block;
+    step->kernels->vec.pick(y, &pick, n, block);
 }
 
 static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
