@@ -62,7 +62,6 @@ def test_a_second_call_allocates_nothing_but_its_result(shape):
     assert first.shape == (shape[0], 7)
 
 
-@pytest.mark.slow
 def test_a_training_step_keeps_its_memory_for_the_next_one():
     """Above the bound for idle memory, too, and though the loss is the plan used last; until it has
     not been used for a while."""
@@ -78,6 +77,7 @@ def test_a_training_step_keeps_its_memory_for_the_next_one():
     assert _core.plan_stats()["arena_bytes"] <= 256 * MiB
 
 
+@pytest.mark.slow
 def test_200_sizes_stay_bounded():
     """The plan cache is bounded: live bytes do not grow with the number of sizes seen."""
     model = small_model()
