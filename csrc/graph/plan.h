@@ -40,7 +40,7 @@ struct lc_plan {
     int refs;
     lc_execution *idle;
     int n_idle;
-    int64_t used; /* number of its last acquisition */
+    int64_t used; /* acquisitions of all plans up to its last one */
 
     unsigned char *key;
     size_t key_bytes;

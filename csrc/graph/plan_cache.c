@@ -17,7 +17,6 @@
 #define RECENT 64
 
 static lc_plan *newest, *oldest;
-static int64_t acquisitions;
 static lc_plan_stats stats;
 
 /* Functions named *_locked run with LC_LOCK_PLANS held. What they take out is handed back through a
@@ -29,8 +28,14 @@ static void unlink_locked(lc_plan *p)
     p->newer = p->older = NULL;
 }
 
+static int64_t acquisitions_locked(void)
+{
+    return stats.hits + stats.misses;
+}
+
 static void link_newest_locked(lc_plan *p)
 {
+    p->used = acquisitions_locked();
     p->older = newest;
     p->newer = NULL;
     *(newest ? &newest->newer : &oldest) = p;
@@ -92,13 +97,11 @@ lc_status lc_plan_acquire(const lc_graph_work *work, int threads, lc_plan **out)
     uint64_t hash = hash_bytes(work->key, work->key_bytes);
     lc_lock_take(LC_LOCK_PLANS);
     lc_plan *found = find_locked(work, hash);
-    acquisitions++;
     if (found) {
+        stats.hits++;
         found->refs++;
-        found->used = acquisitions;
         unlink_locked(found);
         link_newest_locked(found);
-        stats.hits++;
     } else {
         stats.misses++;
     }
@@ -129,7 +132,6 @@ lc_status lc_plan_acquire(const lc_graph_work *work, int threads, lc_plan **out)
         made = NULL;
     }
     found->refs++;
-    found->used = acquisitions;
     lc_plan *gone = evict_locked();
     lc_lock_give(LC_LOCK_PLANS);
     lc_plan_destroy(made);
@@ -202,7 +204,8 @@ lc_status lc_execution_acquire(lc_plan *plan, lc_execution **out)
 static const lc_plan *largest_locked(void)
 {
     const lc_plan *largest = NULL;
-    for (const lc_plan *p = newest; p && acquisitions - p->used < RECENT; p = p->older)
+    const int64_t now = acquisitions_locked();
+    for (const lc_plan *p = newest; p && now - p->used < RECENT; p = p->older)
         if (p->idle && (!largest || p->idle->bytes > largest->idle->bytes))
             largest = p;
     return largest;

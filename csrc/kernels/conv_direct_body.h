@@ -16,7 +16,7 @@
 #define CONV_NOINLINE static __attribute__((noinline))
 #define CONV_UNROLL _Pragma("GCC unroll 16")
 
-static const float conv_zeros[LC_CONV_MAX_BLOCK];
+static const float conv_zeros[LC_MAX_BLOCK];
 
 /* Where one block of pixels lies. */
 typedef struct conv_spot {

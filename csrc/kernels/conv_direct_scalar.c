@@ -36,7 +36,7 @@ void lc_conv_dense_f32__scalar(const lc_conv_run *r, int64_t oh0, int64_t oh1, i
     const int width = r->nv * r->block;
     for (int64_t oh = oh0; oh < oh1; oh++)
         for (int64_t ow = ow0; ow < ow1; ow++) {
-            float sum[LC_CONV_MAX_NV * LC_CONV_MAX_BLOCK] = {0};
+            float sum[LC_CONV_MAX_NV * LC_MAX_BLOCK] = {0};
             for (int64_t b = 0; b < r->blocks; b++)
                 for (int64_t kh = 0; kh < r->kh; kh++) {
                     int64_t ih = oh * r->stride[0] + kh * r->dilation[0] - r->pad[0];
@@ -63,7 +63,7 @@ void lc_conv_lanes_f32__scalar(const lc_conv_run *r, int64_t oh0, int64_t oh1, i
     const int group = (int)r->cb; /* a power of two */
     for (int64_t oh = oh0; oh < oh1; oh++)
         for (int64_t ow = ow0; ow < ow1; ow++) {
-            float sum[LC_CONV_MAX_NV * LC_CONV_MAX_BLOCK] = {0};
+            float sum[LC_CONV_MAX_NV * LC_MAX_BLOCK] = {0};
             for (int64_t kh = 0; kh < r->kh; kh++) {
                 int64_t ih = oh * r->stride[0] + kh * r->dilation[0] - r->pad[0];
                 if (ih < 0 || ih >= r->h)

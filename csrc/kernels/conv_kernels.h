@@ -22,6 +22,8 @@
 
 #include <stdint.h>
 
+#include "kernels/block.h"
+
 /* lc_conv_run.flags */
 enum {
     LC_RUN_FIRST = 1, /* y is stored, not added to */
@@ -34,7 +36,6 @@ enum {
     LC_RUN_CROSS = 32
 };
 
-#define LC_CONV_MAX_BLOCK 16
 #define LC_CONV_MAX_NV 2
 
 /* All strides count floats. */
@@ -53,7 +54,7 @@ typedef struct lc_conv_run {
     int64_t stride[2], dilation[2], pad[2]; /* height, width; padding before */
 
     int64_t blocks; /* input blocks of the chunk */
-    int64_t cb;     /* channels per input block and tap; at most LC_CONV_MAX_BLOCK with padding */
+    int64_t cb;     /* channels per input block and tap; at most LC_MAX_BLOCK with padding */
     int32_t nv;     /* vectors of the panel: 1, 2 */
     int32_t block;  /* floats per vector */
     int32_t lanes[LC_CONV_MAX_NV]; /* valid lanes per vector, 0 .. block */

@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/block.h"
+
 /* How an operand goes along n elements: its own value for each; one value for all; `block`
  * values over and over (n is a multiple of block then). */
 typedef enum lc_span { LC_SPAN_ALL, LC_SPAN_ONE, LC_SPAN_LANES } lc_span;
@@ -62,11 +64,10 @@ typedef void lc_vec_from_block_fn(float *y, int64_t y_step, const float *x, int 
 
 /* Lanes of a block that come from lanes of other blocks: from lane lane[l] of x[source[l]]; source
  * -1: zero. */
-#define LC_VEC_MAX_BLOCK 16
 typedef struct lc_vec_pick {
-    const float *x[LC_VEC_MAX_BLOCK];
+    const float *x[LC_MAX_BLOCK];
     int sources; /* how many x there are */
-    int32_t source[LC_VEC_MAX_BLOCK], lane[LC_VEC_MAX_BLOCK];
+    int32_t source[LC_MAX_BLOCK], lane[LC_MAX_BLOCK];
 } lc_vec_pick;
 /* y[i * block + l] = x[source[l]][i * block + lane[l]], i < pixels; block > 1. */
 typedef void lc_vec_pick_fn(float *y, const lc_vec_pick *p, int64_t pixels, int block);

@@ -208,12 +208,6 @@ void lc_vec_from_block_f32__avx2(float *y, int64_t y_step, const float *x, int v
     }
 }
 
-static void pick(float *y, const lc_vec_pick *p, int64_t pixels, int block)
-{
-    (void)block;
-    pick_lanes(y, p, pixels);
-}
-
 void lc_vec_kernels_fill__avx2(lc_vec_kernels *t)
 {
     t->relu = lc_vec_relu_f32__avx2;

@@ -132,12 +132,6 @@ static void lc_vec_pool_mean_f32__avx512(float *y, const float *x, int64_t n,
         lc_vec_pool_mean_f32__scalar(y + done, x + done * w->out_step, n - done, w, divisor, block);
 }
 
-static void pick(float *y, const lc_vec_pick *p, int64_t pixels, int block)
-{
-    (void)block;
-    pick_lanes(y, p, pixels);
-}
-
 void lc_vec_kernels_fill__avx512(lc_vec_kernels *t)
 {
     t->relu = lc_vec_relu_f32__avx512;

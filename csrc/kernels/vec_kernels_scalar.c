@@ -244,8 +244,6 @@ void lc_vec_sum_f32__scalar(double *sum, const float *x, int64_t n, int block)
 
 /* ---- pooling ---- */
 
-#define MAX_BLOCK 16
-
 static inline float larger(float best, float v)
 {
     return v > best || v != v ? v
@@ -271,7 +269,7 @@ void lc_vec_pool_max_f32__scalar(float *y, const float *x, int64_t n, const lc_v
         return;
     }
     for (int64_t i = 0; i < n; i++, x += w->out_step, y += block) {
-        float best[MAX_BLOCK];
+        float best[LC_MAX_BLOCK];
         for (int l = 0; l < block; l++)
             best[l] = floor;
         for (int64_t r = 0; r < w->rows; r++)
@@ -308,7 +306,7 @@ void lc_vec_pool_mean_f32__scalar(float *y, const float *x, int64_t n, const lc_
         return;
     }
     for (int64_t i = 0; i < n; i++, x += w->out_step, y += block) {
-        float total[MAX_BLOCK] = {0.0f}, row[MAX_BLOCK];
+        float total[LC_MAX_BLOCK] = {0.0f}, row[LC_MAX_BLOCK];
         for (int64_t r = 0; r < w->rows; r++) {
             const float *p = x + r * w->row_step;
             for (int l = 0; l < block; l++)

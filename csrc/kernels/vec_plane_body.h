@@ -185,8 +185,9 @@ LC_INLINE void pick_from(const int sources, float *y, const lc_vec_pick *p, cons
     }
 }
 
-LC_INLINE void pick_lanes(float *y, const lc_vec_pick *p, int64_t pixels)
+static inline void pick(float *y, const lc_vec_pick *p, int64_t pixels, int block)
 {
+    (void)block;
     lc_vm from[LC_VLEN];
     for (int j = 0; j < p->sources; j++) {
         float taken[LC_VLEN];

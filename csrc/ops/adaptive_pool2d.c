@@ -10,8 +10,6 @@
 #include "ops/grad_util.h"
 #include "ops/op_util.h"
 
-#define MAX_BLOCK 16
-
 typedef struct prep {
     lc_units units; /* one row of outputs of one block */
 } prep;
@@ -75,7 +73,7 @@ static void window(int64_t i, int64_t size, int64_t outputs, int64_t *start, int
 static void mean(const lc_vec_kernels *v, float *y, const float *x, int64_t rows, int64_t cols,
                  int64_t width, int block)
 {
-    double sum[MAX_BLOCK] = {0.0};
+    double sum[LC_MAX_BLOCK] = {0.0};
     if (cols == width)
         v->sum(sum, x, rows * cols * block, block);
     else

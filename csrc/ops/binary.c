@@ -10,7 +10,6 @@
 #include "ops/ops.h"
 
 #define UNIT 64 /* floats: a multiple of every block */
-#define MAX_BLOCK 16
 
 typedef enum way { SAME, CHANNELS, STRIDED } way;
 
@@ -196,7 +195,7 @@ static lc_status prepare(lc_step *step)
 }
 
 /* The numbers of block b of image n, pads zero. */
-static void load_lanes(float lanes[MAX_BLOCK], const float *data, const lc_desc *d,
+static void load_lanes(float lanes[LC_MAX_BLOCK], const float *data, const lc_desc *d,
                        const lc_desc *full, int64_t n, int64_t b)
 {
     int block = full->layout.block;
@@ -219,7 +218,7 @@ static void run_channels(const lc_step *step, const lc_bind *bind, int64_t first
     const lc_desc *y = &step->out[0];
     int block = y->layout.block;
     int64_t pixels = y->dim[2] * y->dim[3], blocks = lc_block_count(y);
-    float lanes[MAX_BLOCK];
+    float lanes[LC_MAX_BLOCK];
     for (int64_t u = first; u < last; u++) {
         int64_t plane = u / p->parts, from = u % p->parts * p->part;
         int64_t n = pixels - from < p->part ? pixels - from : p->part;

@@ -188,8 +188,9 @@ static lc_layout wanted_input(const lc_conv2d_attr *a, const lc_desc *in, int bl
 }
 
 /* Is it cheaper to compute the padding of the wished output too than to convert it afterwards? Moving
- * a float to another layout takes as long as 12 sums (vectors of 8, one thread: 9). Eight groups of
- * ten channels are padded by 60 %: all of resnest_50_4s2x40d takes 1.05 times as long without this. */
+ * a float to another layout counts as 12 sums, which is more than it takes where whole vectors move.
+ * Eight groups of ten channels are padded by 60 %: all of resnest_50_4s2x40d takes 1.05 times as long
+ * without this (Zen 1, vectors of 8). */
 static bool padding_pays(const lc_conv2d_attr *a, const lc_layout_query *q)
 {
     const int64_t oc = attr_oc(a, q->in), wished = lc_conv_slots(q->out[0].layout, oc);

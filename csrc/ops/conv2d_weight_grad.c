@@ -470,7 +470,7 @@ static void find_channels(lc_layout l, int64_t channels, int64_t slot, int64_t n
 static void store_rows(const wgrad_prep *p, const lc_vec_kernels *k, const float *from,
                        int64_t lanes, const int64_t *oc, int64_t ic, int64_t channels, float *dw)
 {
-    float rows[LC_WGRAD_MAX_NV * LC_CONV_MAX_BLOCK * LC_CONV_MAX_BLOCK];
+    float rows[LC_WGRAD_MAX_NV * LC_MAX_BLOCK * LC_MAX_BLOCK];
     const int64_t block = p->run.block, icg = p->shape.ic / p->shape.groups;
     k->to_block(rows, from, lanes, (int)p->form.cb, lanes, (int)block);
     for (int64_t lane = 0; lane < lanes; lane++) {
@@ -489,7 +489,7 @@ static void store_part(const wgrad_prep *p, const lc_vec_kernels *k, const wgrad
     const lc_conv_form *f = &p->form;
     const lc_conv_shape *s = &p->shape;
     const int64_t block = p->run.block, icg = s->ic / s->groups;
-    int64_t oc[LC_WGRAD_MAX_NV * LC_CONV_MAX_BLOCK], ic[LC_CONV_MAX_BLOCK];
+    int64_t oc[LC_WGRAD_MAX_NV * LC_MAX_BLOCK], ic[LC_MAX_BLOCK];
     for (int64_t o = t->o0, nv; o < t->o1; o += nv) {
         nv = panel_blocks(p, t->o1 - o);
         const int64_t lanes = nv * block;

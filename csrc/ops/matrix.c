@@ -49,7 +49,7 @@ void lc_matrix_pack_panel(const lc_matrix *p, int block, int64_t panel, float *t
 void lc_matrix_item(const lc_matrix *p, const lc_kernels *kernels, int64_t item, float *y,
                     const float *x, const float *w, const float *bias)
 {
-    static const float no_bias[LC_CONV_MAX_NV * LC_CONV_MAX_BLOCK];
+    static const float no_bias[LC_CONV_MAX_NV * LC_MAX_BLOCK];
     const int block = kernels->block;
     const int64_t tile = item % p->tiles, split = item / p->tiles;
     const int64_t m0 = tile * p->m / p->tiles, m1 = (tile + 1) * p->m / p->tiles;

@@ -10,7 +10,6 @@
 #include "ops/grad_util.h"
 #include "ops/op_util.h"
 
-#define MAX_BLOCK 16
 #define LARGE_WINDOW 256 /* pixels from which on means are summed in double */
 
 typedef struct prep {
@@ -148,7 +147,7 @@ static void mean_in_double(const lc_vec_kernels *v, float *y, const float *x, in
                            const lc_vec_window *w, float divisor, int block)
 {
     for (int64_t i = 0; i < n; i++, x += w->out_step, y += block) {
-        double sum[MAX_BLOCK] = {0.0};
+        double sum[LC_MAX_BLOCK] = {0.0};
         for (int64_t r = 0; r < w->rows; r++)
             v->sum(sum, x + r * w->row_step, w->cols * block, block);
         for (int l = 0; l < block; l++)

@@ -16,7 +16,6 @@
 #define RUN_PART 32768 /* elements */
 #define ROW_PART 512   /* rows of a strip */
 #define MANY_UNITS 64  /* outputs or strips from which on threads share those rather than parts */
-#define MAX_BLOCK 16
 
 /* Positions 0, 1, ... of some of x's dimensions, last one fastest, and where they lie in memory. */
 typedef struct walk {
@@ -324,7 +323,7 @@ static void run_planes(const lc_step *step, const lc_bind *bind, int64_t first, 
     int block = x->layout.block;
     int64_t blocks = lc_block_count(x), channel = 0;
     for (int64_t u = first; u < last; u++) {
-        double sum[MAX_BLOCK] = {0.0};
+        double sum[LC_MAX_BLOCK] = {0.0};
         int64_t plane = p->total * block;
         step->kernels->vec.sum(sum, (const float *)bind->in[0] + u * plane, plane, block);
         if (a->kind == LC_REDUCE_MEAN)

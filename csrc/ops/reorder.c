@@ -38,6 +38,9 @@ static lc_status prepare(lc_step *step)
     const lc_desc *x = &step->in[0], *y = &step->out[0];
     LC_TRY(lc_step_prep(step, sizeof(prep)));
     prep *p = step->prep;
+    if (x->layout.block > 1 && y->layout.block > 1 && x->layout.block != y->layout.block)
+        return lc_fail(LC_ERR_RUNTIME, "reorder: from blocks of %d to blocks of %d",
+                       x->layout.block, y->layout.block);
     const lc_desc *b = y->layout.block > 1 ? y : x;
     p->pixels = x->dim[2] * x->dim[3];
     p->planes = lc_block_count(b);

@@ -100,7 +100,6 @@ static lc_status gap_run(const lc_step *step, const lc_bind *bind, int phase, in
                          int64_t end)
 {
     (void)phase;
-    enum { MAX_BLOCK = 16 };
     const lc_split_planes *p = step->prep;
     int block = step->out[0].layout.block;
     int64_t plane = p->pixels * block, slice = p->slots * p->pixels, blocks = p->slots / block;
@@ -110,7 +109,7 @@ static lc_status gap_run(const lc_step *step, const lc_bind *bind, int phase, in
         const float *x =
             (const float *)bind->in[0] + u / blocks * p->radix * slice + u % blocks * plane;
         float *y = (float *)bind->out[0] + u * block;
-        double sum[MAX_BLOCK] = {0.0};
+        double sum[LC_MAX_BLOCK] = {0.0};
         for (int64_t r = 0; r < p->radix; r++)
             step->kernels->vec.sum(sum, x + r * slice, plane, block);
         for (int l = 0; l < block; l++)

@@ -2,8 +2,6 @@
 #include "ops/grad_ops.h"
 #include "ops/split_attention.h"
 
-#define MAX_BLOCK 16
-
 /* A large and a small tensor's layouts, blocked if either side is or wishes to be. */
 static void layouts_if(bool blocked, const lc_split_attr *a, int block, int64_t large_channels,
                        lc_layout *large, lc_layout *small)
@@ -224,7 +222,7 @@ static lc_status apply_run(const lc_step *step, const lc_bind *bind, int phase, 
         const float *attention =
             (const float *)bind->in[1] + (at.image * p->radix * blocks + at.block) * block;
         float *dx = (float *)bind->out[0] + at.image * p->radix * slice + off;
-        float shift[MAX_BLOCK] = {0.0f};
+        float shift[LC_MAX_BLOCK] = {0.0f};
         if (step->n_in == 3) {
             const float *gap = (const float *)bind->in[2] + (at.image * blocks + at.block) * block;
             for (int l = 0; l < block; l++)
@@ -300,7 +298,7 @@ static lc_status attention_run(const lc_step *step, const lc_bind *bind, int pha
             (const float *)bind->in[1] + at.image * p->radix * slice + at.block * plane;
         float *da = (float *)bind->out[0] + (at.image * p->radix * blocks + at.block) * block;
         for (int64_t r = 0; r < p->radix; r++, da += p->slots) {
-            double sum[MAX_BLOCK] = {0.0};
+            double sum[LC_MAX_BLOCK] = {0.0};
             step->kernels->grad.dot(sum, dy, x + r * slice, plane, block);
             for (int l = 0; l < block; l++)
                 da[l] = (float)sum[l];
