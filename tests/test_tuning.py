@@ -46,7 +46,8 @@ def two_ways():
 
 def used(model, shape):
     rows = lucid_c.profile(model, shape, repeats=1, warmup=0).rows
-    return [row.algorithm.split()[0] for row in rows if row.op == "conv2d"]
+    names = [row.algorithm.replace(" 4x4", "") for row in rows if row.op == "conv2d"]
+    return ["direct" if name.startswith("direct") else name for name in names]
 
 
 # --- explaining
@@ -71,7 +72,12 @@ def test_reasons():
     model = lucid_c.create_model("resnet_18", num_classes=4)
     rows = {row.layer: row for row in lucid_c.explain(model, (1, 3, 224, 224))}
     assert rows["layer1.0.conv1"].algorithm == "winograd"
-    assert rows["layer1.0.conv1"].refusals == {} and "direct" in rows["layer1.0.conv1"].others
+    assert rows["layer1.0.conv1"].refusals == {
+        "winograd 2x2": "tiles of 4x4 save more",
+        "winograd late": "weights are used by many tiles",
+    }
+    assert {"direct", "winograd late"} < set(rows["layer1.0.conv1"].others)
+    assert rows["layer4.0.conv2"].algorithm == "winograd late"
     assert rows["conv1"].refusals["winograd"] == "the kernel is not 3x3"
     assert "stride" in rows["layer2.0.conv1"].refusals["winograd"]
     text = str(lucid_c.explain(model, (1, 3, 224, 224)))
@@ -158,8 +164,12 @@ AVOIDED = [
     ("strassen twice", (1, 256, 14, 14), 256, 1, 1, 0),
     ("strassen twice", (2, 128, 2, 3), 256, 1, 3, 0),
     ("winograd", (2, 32, 1, 1), 48, 3, 1, 1),
-    ("winograd", (3, 48, 6, 4), 32, 3, 1, 1),
     ("winograd", (1, 64, 3, 9), 64, 3, 1, 0),
+    ("winograd late", (2, 32, 1, 1), 48, 3, 1, 1),
+    ("winograd late", (3, 48, 4, 2), 32, 3, 1, 1),
+    ("winograd late", (1, 64, 3, 9), 64, 3, 1, 0),
+    ("winograd 2x2", (3, 48, 4, 2), 32, 3, 1, 1),
+    ("winograd 2x2", (1, 64, 3, 9), 64, 3, 1, 0),
     ("winograd /2", (3, 64, 14, 14), 64, 3, 2, 1),
     ("winograd /2", (2, 32, 3, 5), 48, 3, 2, 1),
     ("winograd /2", (1, 48, 2, 2), 32, 3, 2, 1),
@@ -202,7 +212,7 @@ def test_the_fastest_is_used_and_the_choice_can_be_undone(made_up):
     report = model.tune(SHAPE)
     layers = [name for row in report for name in row["layers"]]
     assert all(row["algorithm"] == "direct" for row in report)
-    assert {row["default"] for row in report} == {"direct", "winograd"}
+    assert {row["default"] for row in report} == {"direct", "winograd", "winograd late"}
     rows = {row.layer: row for row in lucid_c.explain(model, SHAPE)}
     assert {name for name, row in rows.items() if row.tuned} == set(layers)
     assert rows[layers[0]].refusals["winograd"] == "measured, and slower"
@@ -260,7 +270,7 @@ def test_equal_layers_are_measured_once_and_kept(made_up, tmp_path):
 def test_a_real_measurement(tmp_path):
     model = two_ways()
     (row,) = model.tune((1, 64, 24, 24), cache=tmp_path / "t.json")
-    assert set(row["seconds"]) == {"winograd", "direct"}
+    assert set(row["seconds"]) == {"winograd 2x2", "winograd late", "winograd", "direct"}
     assert row["algorithm"] == min(row["seconds"], key=row["seconds"].__getitem__)
     assert used(model, (1, 64, 24, 24)) == [row["algorithm"]]
     (kept,) = json.loads((tmp_path / "t.json").read_text())["machines"][0]["layers"]

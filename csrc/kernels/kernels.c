@@ -10,10 +10,12 @@ static const uint8_t uses_s2[36] = {1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4, 1, 1, 1,
                                     1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 4, 16};
 
 const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS] = {
-    [LC_WINOGRAD_3X3] = {"winograd 4x4", 36, 36, NULL, 1, 3, 1},
-    [LC_WINOGRAD_3X3_S2] = {"winograd 4x4 /2", 81, 36, uses_s2, 1, 3, 2},
-    [LC_WINOGRAD_1X1] = {"strassen", 7, 7, NULL, 2, 1, 0},
-    [LC_WINOGRAD_1X1_TWICE] = {"strassen twice", 49, 49, NULL, 4, 1, 0},
+    [LC_WINOGRAD_3X3] = {"winograd 4x4", 36, 36, NULL, 1, 3, 1, 4, false},
+    [LC_WINOGRAD_3X3_LATE] = {"winograd 4x4 late", 36, 9, NULL, 1, 3, 1, 4, true},
+    [LC_WINOGRAD_3X3_2X2] = {"winograd 2x2", 16, 16, NULL, 1, 3, 1, 2, false},
+    [LC_WINOGRAD_3X3_S2] = {"winograd 4x4 /2", 81, 36, uses_s2, 1, 3, 2, 4, false},
+    [LC_WINOGRAD_1X1] = {"strassen", 7, 7, NULL, 2, 1, 0, 0, false},
+    [LC_WINOGRAD_1X1_TWICE] = {"strassen twice", 49, 49, NULL, 4, 1, 0, 0, false},
 };
 
 void lc_kernels_fill(lc_kernels *table, lc_isa isa)

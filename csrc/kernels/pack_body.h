@@ -74,10 +74,16 @@ static void unpack(const lc_pack_elements *t, const float *rows, float *w)
 
 /* --- 3x3 */
 
-/* A column or row of three numbers becomes six. */
-static inline void six(bool s2, const double *a, const double *b, const double *c, double u[6][L])
+/* Numbers that a column or row of three becomes. */
+static inline int more(lc_winograd_kind kind)
 {
-    for (int i = 0; i < L && !s2; i++) {
+    return kind == LC_WINOGRAD_3X3_2X2 ? 4 : 6;
+}
+
+static inline void spread(lc_winograd_kind kind, const double *a, const double *b, const double *c,
+                          double u[6][L])
+{
+    for (int i = 0; i < L && kind == LC_WINOGRAD_3X3; i++) {
         const double s = (a[i] + c[i]) * (1. / 3), m = b[i] * (1. / 3);
         u[0][i] = a[i];
         u[1][i] = m + s;
@@ -86,7 +92,14 @@ static inline void six(bool s2, const double *a, const double *b, const double *
         u[4][i] = (a[i] - b[i] * 2 + c[i] * 4) * (1. / 15);
         u[5][i] = c[i];
     }
-    for (int i = 0; i < L && s2; i++) {
+    for (int i = 0; i < L && kind == LC_WINOGRAD_3X3_2X2; i++) {
+        const double s = (a[i] + c[i]) * 0.5, m = b[i] * 0.5;
+        u[0][i] = a[i];
+        u[1][i] = s + m;
+        u[2][i] = s - m;
+        u[3][i] = c[i];
+    }
+    for (int i = 0; i < L && kind == LC_WINOGRAD_3X3_S2; i++) {
         u[0][i] = a[i];
         u[1][i] = (c[i] - a[i]) * (2. / 9);
         u[2][i] = (a[i] * 2 + c[i]) * (-4. / 9);
@@ -96,8 +109,9 @@ static inline void six(bool s2, const double *a, const double *b, const double *
     }
 }
 
-/* f[tap][lane] -> 36 rows, `pos` apart. */
-static inline void transform(bool s2, const float *f, const double *scale, float *u, int64_t pos)
+/* f[tap][lane] -> the rows, `pos` apart. */
+static inline __attribute__((always_inline)) void
+transform(const lc_winograd_kind kind, const float *f, const double *scale, float *u, int64_t pos)
 {
     double t[3][6][L] PACK_ALIGNED, r[6][L] PACK_ALIGNED;
     for (int j = 0; j < 3; j++) {
@@ -105,39 +119,42 @@ static inline void transform(bool s2, const float *f, const double *scale, float
         widen8(f + j * L, scale, a);
         widen8(f + (3 + j) * L, scale, b);
         widen8(f + (6 + j) * L, scale, c);
-        six(s2, a, b, c, t[j]);
+        spread(kind, a, b, c, t[j]);
     }
-    for (int i = 0; i < 6; i++) {
-        six(s2, t[0][i], t[1][i], t[2][i], r);
-        for (int j = 0; j < 6; j++, u += pos)
+    for (int i = 0; i < more(kind); i++) {
+        spread(kind, t[0][i], t[1][i], t[2][i], r);
+        for (int j = 0; j < more(kind); j++, u += pos)
             narrow8(r[j], u);
     }
 }
 
-/* Three numbers out of six: two are there, and for stride 2 the third one too, else it is half of
- * three times the sum of two others. */
-static inline void three(bool s2, double u[6][L], double *a, double *b, double *c)
+/* And back: the outer numbers are there, and for stride 2 the middle one too, else it follows from
+ * the sum or difference of two others. */
+static inline void three(lc_winograd_kind kind, double u[6][L], double *a, double *b, double *c)
 {
     for (int i = 0; i < L; i++) {
         a[i] = u[0][i];
-        b[i] = s2 ? u[5][i] : 1.5 * (u[1][i] + u[2][i]);
-        c[i] = s2 ? u[4][i] : u[5][i];
+        b[i] = kind == LC_WINOGRAD_3X3       ? 1.5 * (u[1][i] + u[2][i])
+               : kind == LC_WINOGRAD_3X3_2X2 ? u[1][i] - u[2][i]
+                                             : u[5][i];
+        c[i] = u[kind == LC_WINOGRAD_3X3 ? 5 : kind == LC_WINOGRAD_3X3_2X2 ? 3 : 4][i];
     }
 }
 
-static inline void untransform(bool s2, const float *u, int64_t pos, const double *scale, float *f)
+static inline __attribute__((always_inline)) void
+untransform(const lc_winograd_kind kind, const float *u, int64_t pos, const double *scale, float *f)
 {
     static const double one[L] = {1, 1, 1, 1, 1, 1, 1, 1};
     double r[6][L] PACK_ALIGNED, t[3][6][L] PACK_ALIGNED, v[3][L];
-    for (int j = 0; j < 6; j++) {
-        if (s2 && (j == 1 || j == 2 || j == 3))
+    for (int j = 0; j < more(kind); j++) {
+        if (kind == LC_WINOGRAD_3X3_S2 && (j == 1 || j == 2 || j == 3))
             continue;
-        for (int i = 0; i < 6; i++)
-            widen8(u + (i * 6 + j) * pos, one, r[i]);
-        three(s2, r, t[0][j], t[1][j], t[2][j]);
+        for (int i = 0; i < more(kind); i++)
+            widen8(u + (i * more(kind) + j) * pos, one, r[i]);
+        three(kind, r, t[0][j], t[1][j], t[2][j]);
     }
     for (int row = 0; row < 3; row++) {
-        three(s2, t[row], v[0], v[1], v[2]);
+        three(kind, t[row], v[0], v[1], v[2]);
         for (int j = 0; j < 3; j++)
             for (int i = 0; i < L; i++)
                 f[(row * 3 + j) * L + i] = (float)(v[j][i] * scale[i]);
@@ -152,6 +169,19 @@ static inline void tap_offsets(const lc_pack_filters *t, int64_t from[LC_PACK_TI
             from[k * 9 + tap] = t->from + k * t->next + (t->turned ? 8 - tap : tap);
 }
 
+/* Copies per kind, each without the others' code. */
+#define PACK_BY_KIND(DO)                                                                           \
+    switch (t->kind) {                                                                             \
+    case LC_WINOGRAD_3X3_2X2:                                                                      \
+        DO(LC_WINOGRAD_3X3_2X2);                                                                   \
+        break;                                                                                     \
+    case LC_WINOGRAD_3X3_S2:                                                                       \
+        DO(LC_WINOGRAD_3X3_S2);                                                                    \
+        break;                                                                                     \
+    default:                                                                                       \
+        DO(LC_WINOGRAD_3X3);                                                                       \
+    }
+
 static void winograd(const lc_pack_filters *t, const float *w, float *u)
 {
     const int width = t->lanes->width;
@@ -161,10 +191,10 @@ static void winograd(const lc_pack_filters *t, const float *w, float *u)
     for (int i = 0; i < width; i += L) {
         const double *scale = t->lanes->scale + i;
         gather(w, t->lanes, i, from, t->n * 9, f);
-        for (int k = 0; k < t->n && !t->s2; k++) /* two copies, each without the other's code */
-            transform(false, f + k * 9 * L, scale, u + k * width + i, t->pos);
-        for (int k = 0; k < t->n && t->s2; k++)
-            transform(true, f + k * 9 * L, scale, u + k * width + i, t->pos);
+#define PACK_ALL(KIND)                                                                             \
+    for (int k = 0; k < t->n; k++)                                                                 \
+    transform(KIND, f + k * 9 * L, scale, u + k * width + i, t->pos)
+        PACK_BY_KIND(PACK_ALL)
     }
 }
 
@@ -176,10 +206,10 @@ static void unwinograd(const lc_pack_filters *t, const float *u, float *w)
     tap_offsets(t, from);
     for (int i = 0; i < width; i += L) {
         const double *scale = t->lanes->scale + i;
-        for (int k = 0; k < t->n && !t->s2; k++)
-            untransform(false, u + k * width + i, t->pos, scale, f + k * 9 * L);
-        for (int k = 0; k < t->n && t->s2; k++)
-            untransform(true, u + k * width + i, t->pos, scale, f + k * 9 * L);
+#define UNPACK_ALL(KIND)                                                                           \
+    for (int k = 0; k < t->n; k++)                                                                 \
+    untransform(KIND, u + k * width + i, t->pos, scale, f + k * 9 * L)
+        PACK_BY_KIND(UNPACK_ALL)
         scatter(f, t->lanes, i, from, t->n * 9, w);
     }
 }

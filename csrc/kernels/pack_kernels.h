@@ -2,7 +2,7 @@
  * side by side, to rows of lanes, and back.
  *
  *     pack         row of element e [i] = w of lane i [e] * scale[i]
- *     winograd     the 36 rows of each 3x3 filter, u = G (w * scale) G^T
+ *     winograd     the 36 or 16 rows of each 3x3 filter, u = G (w * scale) G^T
  *     strassen     the 7 or 49 rows of each set of weights of 1x1 convolutions
  *     unpack, ..   back, with 1 / scale: the nearest weights that follow from the rows
  *     differences  what weights differ from those that were got back, in codes of few bits
@@ -15,6 +15,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "kernels/winograd_kernels.h"
 
 #define LC_PACK_TILE 16 /* most elements, filters or k-steps of a call */
 #define LC_PACK_MAX_WIDTH 32
@@ -40,8 +42,8 @@ typedef struct lc_pack_filters {
     int n;
     int64_t from, next; /* the first one, as above; between filters */
     bool turned;        /* taps are taken in the opposite order */
-    bool s2;            /* the transform for stride 2 */
-    int64_t pos;        /* between the rows of a filter */
+    lc_winograd_kind kind;
+    int64_t pos; /* between the rows of a filter */
 } lc_pack_filters;
 
 /* Channels of 1x1 convolutions: one of each part of the inputs, for the same lane of each part of

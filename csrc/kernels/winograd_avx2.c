@@ -5,6 +5,7 @@
 #include "base/simd_avx2.h"
 
 #define WINO_PX 6
+#define WINO_LATE_PX 2
 
 #include "kernels/winograd_body.h"
 

@@ -5,6 +5,7 @@
 #include "base/simd_avx512.h"
 
 #define WINO_PX 14
+#define WINO_LATE_PX 4
 
 #include "kernels/winograd_body.h"
 

@@ -11,7 +11,16 @@
 
 static const float wino_zeros[9 * LC_VLEN];
 
-/* t = B^T d */
+/* t = B^T d, for tiles of 2x2, of 4x4, and of 4x4 with stride 2: there the even ones of nine inputs
+ * are transformed, then the odd ones. */
+WINO_INLINE void wino_input4(const lc_v *d, lc_v *t)
+{
+    t[0] = lc_v_sub(d[0], d[2]);
+    t[1] = lc_v_add(d[1], d[2]);
+    t[2] = lc_v_sub(d[2], d[1]);
+    t[3] = lc_v_sub(d[3], d[1]);
+}
+
 WINO_INLINE void wino_input6(const lc_v *d, lc_v *t)
 {
     const lc_v half = lc_v_set1(0.5f), more = lc_v_set1(1.5f), two = lc_v_set1(2.0f);
@@ -24,72 +33,6 @@ WINO_INLINE void wino_input6(const lc_v *d, lc_v *t)
     t[5] = lc_v_fma(more, q, lc_v_sub(lc_v_sub(d[5], d[3]), p));
 }
 
-/* y = A^T m */
-WINO_INLINE void wino_output4(const lc_v *m, lc_v *y)
-{
-    lc_v s = lc_v_add(m[1], m[2]), d = lc_v_sub(m[1], m[2]);
-    y[0] = lc_v_add(lc_v_add(m[0], s), lc_v_add(m[3], m[4]));
-    y[1] = lc_v_fnma(lc_v_set1(2.0f), m[4], lc_v_fma(lc_v_set1(0.5f), m[3], d));
-    y[2] = lc_v_fma(lc_v_set1(4.0f), m[4], lc_v_fma(lc_v_set1(0.25f), m[3], s));
-    y[3] = lc_v_fnma(lc_v_set1(8.0f), m[4], lc_v_fma(lc_v_set1(0.125f), m[3], lc_v_add(d, m[5])));
-}
-
-/* The tile whose first input is at row `ih`, column `iw` of the plane x; both may lie outside. Rows
- * outside are read from an array of zeros, columns outside need no transform. */
-WINO_INLINE void wino_input_tile(const lc_winograd_run *r, const float *x, int64_t ih, int64_t iw,
-                                 float *v)
-{
-    lc_v t[6][6];
-    const float *row[6];
-    WINO_UNROLL
-    for (int i = 0; i < 6; i++) {
-        const bool in = ih + i >= 0 && ih + i < r->h;
-        /* only its columns inside are read */
-        row[i] = in ? x + (ih + i) * r->x_row + iw * LC_VLEN : wino_zeros;
-    }
-    for (int j = 0; j < 6; j++) {
-        lc_v d[6], c[6];
-        const bool in = iw + j >= 0 && iw + j < r->w;
-        WINO_UNROLL
-        for (int i = 0; i < 6; i++)
-            d[i] = in ? lc_v_loadu(row[i] + j * LC_VLEN) : lc_v_zero();
-        wino_input6(d, c);
-        WINO_UNROLL
-        for (int i = 0; i < 6; i++)
-            t[i][j] = c[i];
-    }
-    for (int i = 0; i < 6; i++) {
-        lc_v c[6];
-        wino_input6(t[i], c);
-        WINO_UNROLL
-        for (int j = 0; j < 6; j++)
-            lc_v_storeu(v + j * r->v_pos, c[j]);
-        v += 6 * r->v_pos;
-    }
-}
-
-typedef void (*wino_tile_fn)(const lc_winograd_run *r, const float *x, int64_t ih, int64_t iw,
-                             float *v);
-
-/* All tiles of all blocks; neighbours are `move` inputs apart. */
-WINO_INLINE void wino_input_tiles(const lc_winograd_run *r, int64_t move, wino_tile_fn tile)
-{
-    for (int64_t b = 0; b < r->blocks; b++) {
-        lc_winograd_place at = lc_winograd_first(r);
-        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at))
-            tile(r, r->x + at.n * r->x_image + b * r->x_blk, at.row * move - r->pad[0],
-                 at.column * move - r->pad[1], r->v + b * r->v_blk + i * LC_VLEN);
-    }
-}
-
-static void wino_input(const lc_winograd_run *r)
-{
-    wino_input_tiles(r, LC_WINOGRAD_TILE, wino_input_tile);
-}
-
-/* --- stride 2 */
-
-/* Nine inputs along an axis: the even ones transformed, then the odd ones. */
 WINO_INLINE void wino_input9(const lc_v *d, lc_v *t)
 {
     const lc_v half = lc_v_set1(0.5f), more = lc_v_set1(1.5f), two = lc_v_set1(2.0f);
@@ -104,6 +47,37 @@ WINO_INLINE void wino_input9(const lc_v *d, lc_v *t)
     t[8] = d[7];
 }
 
+/* y = A^T m */
+WINO_INLINE void wino_output2(const lc_v *m, lc_v *y)
+{
+    y[0] = lc_v_add(m[0], lc_v_add(m[1], m[2]));
+    y[1] = lc_v_add(m[3], lc_v_sub(m[1], m[2]));
+}
+
+WINO_INLINE void wino_output4(const lc_v *m, lc_v *y)
+{
+    lc_v s = lc_v_add(m[1], m[2]), d = lc_v_sub(m[1], m[2]);
+    y[0] = lc_v_add(lc_v_add(m[0], s), lc_v_add(m[3], m[4]));
+    y[1] = lc_v_fnma(lc_v_set1(2.0f), m[4], lc_v_fma(lc_v_set1(0.5f), m[3], d));
+    y[2] = lc_v_fma(lc_v_set1(4.0f), m[4], lc_v_fma(lc_v_set1(0.25f), m[3], s));
+    y[3] = lc_v_fnma(lc_v_set1(8.0f), m[4], lc_v_fma(lc_v_set1(0.125f), m[3], lc_v_add(d, m[5])));
+}
+
+/* With the factors that the weights lack. */
+WINO_INLINE void wino_output4_late(const lc_v *m, lc_v *y)
+{
+    const lc_v third = lc_v_set1(1.0f / 3);
+    lc_v s = lc_v_add(m[1], m[2]), d = lc_v_sub(m[1], m[2]);
+    y[0] = lc_v_fma(lc_v_set1(-4.0f / 15), m[3], lc_v_fma(third, s, m[0]));
+    y[1] = lc_v_fma(lc_v_set1(-2.0f / 15), m[3], lc_v_mul(third, d));
+    y[2] = lc_v_fma(lc_v_set1(-1.0f / 15), m[3], lc_v_mul(third, s));
+    y[3] = lc_v_fma(lc_v_set1(-0.5f / 15), m[3], lc_v_fma(third, d, m[5]));
+    y[0] = lc_v_fma(lc_v_set1(1.0f / 15), m[4], y[0]);
+    y[1] = lc_v_fma(lc_v_set1(-2.0f / 15), m[4], y[1]);
+    y[2] = lc_v_fma(lc_v_set1(4.0f / 15), m[4], y[2]);
+    y[3] = lc_v_fma(lc_v_set1(-8.0f / 15), m[4], y[3]);
+}
+
 WINO_INLINE void wino_output9(const lc_v *m, lc_v *y)
 {
     const lc_v two = lc_v_set1(2.0f);
@@ -114,45 +88,109 @@ WINO_INLINE void wino_output9(const lc_v *m, lc_v *y)
                     lc_v_fma(lc_v_set1(0.125f), m[2], lc_v_add(lc_v_sub(m[8], m[1]), m[4])));
 }
 
-/* Where row i, column j of a transformed tile stands: even rows first; of odd ones, the positions
- * of a weight side by side. */
-WINO_INLINE int wino_position9(int i, int j)
+/* Numbers of a transformed tile along an axis, and outputs. */
+WINO_INLINE int wino_side(const lc_winograd_kind kind)
 {
-    return i < 5 ? i * 9 + j : j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
+    return kind == LC_WINOGRAD_3X3_2X2 ? 4 : kind == LC_WINOGRAD_3X3_S2 ? 9 : 6;
 }
 
-WINO_INLINE void wino_input_tile_s2(const lc_winograd_run *r, const float *x, int64_t ih,
-                                    int64_t iw, float *v)
+WINO_INLINE int wino_outputs(const lc_winograd_kind kind)
 {
+    return kind == LC_WINOGRAD_3X3_2X2 ? 2 : 4;
+}
+
+WINO_INLINE void wino_input_axis(const lc_winograd_kind kind, const lc_v *d, lc_v *t)
+{
+    if (kind == LC_WINOGRAD_3X3_2X2)
+        wino_input4(d, t);
+    else if (kind == LC_WINOGRAD_3X3_S2)
+        wino_input9(d, t);
+    else
+        wino_input6(d, t);
+}
+
+WINO_INLINE void wino_output_axis(const lc_winograd_kind kind, const lc_v *m, lc_v *y)
+{
+    if (kind == LC_WINOGRAD_3X3_2X2)
+        wino_output2(m, y);
+    else if (kind == LC_WINOGRAD_3X3_S2)
+        wino_output9(m, y);
+    else if (kind == LC_WINOGRAD_3X3_LATE)
+        wino_output4_late(m, y);
+    else
+        wino_output4(m, y);
+}
+
+/* Where row i, column j of a transformed tile stands. Stride 2: even rows first; of odd ones, the
+ * positions of a weight side by side. */
+WINO_INLINE int wino_position(const lc_winograd_kind kind, int i, int j)
+{
+    const int side = wino_side(kind);
+    if (side < 9 || i < 5)
+        return i * side + j;
+    return j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
+}
+
+/* The tile whose first input is at row `ih`, column `iw` of the plane x; both may lie outside. Rows
+ * outside are read from an array of zeros, columns outside need no transform. */
+WINO_INLINE void wino_input_tile(const lc_winograd_kind kind, const lc_winograd_run *r,
+                                 const float *x, int64_t ih, int64_t iw, float *v)
+{
+    const int side = wino_side(kind);
     lc_v t[9][9];
     const float *row[9];
-    for (int i = 0; i < 9; i++) {
+    WINO_UNROLL
+    for (int i = 0; i < side; i++) {
         const bool in = ih + i >= 0 && ih + i < r->h;
+        /* only its columns inside are read */
         row[i] = in ? x + (ih + i) * r->x_row + iw * LC_VLEN : wino_zeros;
     }
-    for (int j = 0; j < 9; j++) {
+    for (int j = 0; j < side; j++) {
         lc_v d[9], c[9];
         const bool in = iw + j >= 0 && iw + j < r->w;
         WINO_UNROLL
-        for (int i = 0; i < 9; i++)
+        for (int i = 0; i < side; i++)
             d[i] = in ? lc_v_loadu(row[i] + j * LC_VLEN) : lc_v_zero();
-        wino_input9(d, c);
+        wino_input_axis(kind, d, c);
         WINO_UNROLL
-        for (int i = 0; i < 9; i++)
+        for (int i = 0; i < side; i++)
             t[i][j] = c[i];
     }
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < side; i++) {
         lc_v c[9];
-        wino_input9(t[i], c);
+        wino_input_axis(kind, t[i], c);
         WINO_UNROLL
-        for (int j = 0; j < 9; j++)
-            lc_v_storeu(v + wino_position9(i, j) * r->v_pos, c[j]);
+        for (int j = 0; j < side; j++)
+            lc_v_storeu(v + wino_position(kind, i, j) * r->v_pos, c[j]);
     }
+}
+
+/* All tiles of all blocks. */
+WINO_INLINE void wino_input_tiles(const lc_winograd_kind kind, const lc_winograd_run *r)
+{
+    const int move = wino_outputs(kind) * (kind == LC_WINOGRAD_3X3_S2 ? 2 : 1);
+    for (int64_t b = 0; b < r->blocks; b++) {
+        lc_winograd_place at = lc_winograd_first(r);
+        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at))
+            wino_input_tile(kind, r, r->x + at.n * r->x_image + b * r->x_blk,
+                            at.row * move - r->pad[0], at.column * move - r->pad[1],
+                            r->v + b * r->v_blk + i * LC_VLEN);
+    }
+}
+
+static void wino_input(const lc_winograd_run *r)
+{
+    wino_input_tiles(LC_WINOGRAD_3X3, r);
+}
+
+static void wino_input_2x2(const lc_winograd_run *r)
+{
+    wino_input_tiles(LC_WINOGRAD_3X3_2X2, r);
 }
 
 static void wino_input_s2(const lc_winograd_run *r)
 {
-    wino_input_tiles(r, 2 * LC_WINOGRAD_TILE, wino_input_tile_s2);
+    wino_input_tiles(LC_WINOGRAD_3X3_S2, r);
 }
 
 /* --- 1x1 */
@@ -417,12 +455,14 @@ static void wino_multiply(const lc_winograd_run *r)
     }
 }
 
-/* Four outputs from the rows of one tile's transformed sums, of which `columns` exist. */
-WINO_INLINE void wino_output_row(const lc_winograd_run *r, const lc_v *c, int64_t at,
+#include "kernels/winograd_late_body.h"
+
+/* `n` outputs from the rows of one tile's transformed sums, of which `columns` exist. */
+WINO_INLINE void wino_output_row(const int n, const lc_winograd_run *r, const lc_v *c, int64_t at,
                                  int64_t columns, lc_v bias, bool tail, lc_vm valid)
 {
     WINO_UNROLL
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < n; j++) {
         const int64_t to = at + j * LC_VLEN;
         if (j >= columns)
             break;
@@ -438,70 +478,81 @@ WINO_INLINE void wino_output_row(const lc_winograd_run *r, const lc_v *c, int64_
 }
 
 /* One vector of output channels of one tile, of which `rows` x `columns` outputs exist. */
-WINO_INLINE void wino_output_tile(const bool s2, const lc_winograd_run *r, const float *m,
-                                  int64_t at, int64_t rows, int64_t columns, lc_v bias, bool tail,
-                                  lc_vm valid)
+WINO_INLINE void wino_output_tile(const lc_winograd_kind kind, const lc_winograd_run *r,
+                                  const float *m, int64_t at, int64_t rows, int64_t columns,
+                                  lc_v bias, bool tail, lc_vm valid)
 {
-    const int side = s2 ? 9 : 6;
+    const int side = wino_side(kind), n = wino_outputs(kind);
     lc_v t[4][9];
     for (int j = 0; j < side; j++) {
         lc_v d[9], c[4];
         WINO_UNROLL
         for (int i = 0; i < side; i++)
-            d[i] = lc_v_loadu(m + (s2 ? wino_position9(i, j) : i * 6 + j) * r->m_pos);
-        if (s2)
-            wino_output9(d, c);
-        else
-            wino_output4(d, c);
+            d[i] = lc_v_loadu(m + wino_position(kind, i, j) * r->m_pos);
+        wino_output_axis(kind, d, c);
         WINO_UNROLL
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < n; i++)
             t[i][j] = c[i];
     }
     for (int i = 0; i < rows; i++, at += r->y_row) {
         lc_v c[4];
-        if (s2)
-            wino_output9(t[i], c);
-        else
-            wino_output4(t[i], c);
-        wino_output_row(r, c, at, columns, bias, tail, valid);
+        wino_output_axis(kind, t[i], c);
+        wino_output_row(n, r, c, at, columns, bias, tail, valid);
     }
 }
 
-WINO_INLINE void wino_output_tiles(const bool s2, const lc_winograd_run *r)
+WINO_INLINE void wino_output_tiles(const lc_winograd_kind kind, const lc_winograd_run *r)
 {
+    const int n = wino_outputs(kind);
     for (int v = 0; v < r->nv; v++) {
         const lc_v bias = lc_v_loadu(r->bias + v * LC_VLEN);
         const bool tail = r->lanes[v] < LC_VLEN;
         const lc_vm valid = lc_v_first(r->lanes[v]);
         lc_winograd_place at = lc_winograd_first(r);
         for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
-            const int64_t oh = at.row * LC_WINOGRAD_TILE, ow = at.column * LC_WINOGRAD_TILE;
+            const int64_t oh = at.row * n, ow = at.column * n;
             const int64_t rows = r->oh - oh, columns = r->ow - ow;
-            wino_output_tile(s2, r, r->m + (i * 2 + v) * LC_VLEN,
+            wino_output_tile(kind, r, r->m + (i * 2 + v) * LC_VLEN,
                              at.n * r->y_image + v * r->y_vec + oh * r->y_row + ow * LC_VLEN,
-                             rows < 4 ? rows : 4, columns < 4 ? columns : 4, bias, tail, valid);
+                             rows < n ? rows : n, columns < n ? columns : n, bias, tail, valid);
         }
     }
 }
 
 static void wino_output(const lc_winograd_run *r)
 {
-    wino_output_tiles(false, r);
+    wino_output_tiles(LC_WINOGRAD_3X3, r);
+}
+
+static void wino_output_2x2(const lc_winograd_run *r)
+{
+    wino_output_tiles(LC_WINOGRAD_3X3_2X2, r);
+}
+
+static void wino_output_late(const lc_winograd_run *r)
+{
+    wino_output_tiles(LC_WINOGRAD_3X3_LATE, r);
 }
 
 static void wino_output_s2(const lc_winograd_run *r)
 {
-    wino_output_tiles(true, r);
+    wino_output_tiles(LC_WINOGRAD_3X3_S2, r);
 }
 
 static void wino_fill(lc_winograd_kernels *k)
 {
     k->input[LC_WINOGRAD_3X3] = wino_input;
+    k->input[LC_WINOGRAD_3X3_LATE] = wino_input;
+    k->input[LC_WINOGRAD_3X3_2X2] = wino_input_2x2;
     k->input[LC_WINOGRAD_3X3_S2] = wino_input_s2;
     k->input[LC_WINOGRAD_1X1] = wino_input_1x1;
     k->input[LC_WINOGRAD_1X1_TWICE] = wino_input_1x1_twice;
-    k->multiply = wino_multiply;
+    for (int i = 0; i < LC_WINOGRAD_KINDS; i++)
+        k->multiply[i] = wino_multiply;
+    k->multiply[LC_WINOGRAD_3X3_LATE] = wino_multiply_late;
     k->output[LC_WINOGRAD_3X3] = wino_output;
+    k->output[LC_WINOGRAD_3X3_LATE] = wino_output_late;
+    k->output[LC_WINOGRAD_3X3_2X2] = wino_output_2x2;
     k->output[LC_WINOGRAD_3X3_S2] = wino_output_s2;
     k->output[LC_WINOGRAD_1X1] = wino_output_1x1;
     k->output[LC_WINOGRAD_1X1_TWICE] = wino_output_1x1_twice;

@@ -7,7 +7,13 @@
  *              36 products do what 144 do in the direct sum. The points (0, 1, -1, 1/2, -2,
  *              infinity) have half of the error of (0, +-1, +-2), for four more operations in a
  *              transform of six numbers.
- *     3x3/2    the same for stride 2: a tile is 4x4 outputs from 9x9 inputs. Along an axis,
+ *     late     the same, from filters as they are: `multiply` transforms them on the way. Fewer
+ *              bytes are read, for additions that few tiles share. The factors 1/3, -4/15 and 1/15
+ *              of the weights are in the output's transform instead.
+ *     2x2      the same with tiles of 2x2, from 4x4 inputs, at the points (0, 1, -1, infinity): 16
+ *              products do what 36 do, and the weights are 1.8 times as large as the filters rather
+ *              than 4 times.
+ *     /2       F(4x4, 3x3) for stride 2: a tile is 4x4 outputs from 9x9 inputs. Along an axis,
  *              y[i] = (w[0] x[2i] + w[2] x[2i + 2]) + w[1] x[2i + 1]: F(4, 2) at the points (0, -1,
  *              1/2, 2, infinity) for the even inputs, the odd ones as they are. 81 products do what
  *              144 do, with 36 weights, since the odd ones share theirs.
@@ -25,10 +31,13 @@
 #ifndef LC_KERNELS_WINOGRAD_KERNELS_H
 #define LC_KERNELS_WINOGRAD_KERNELS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef enum lc_winograd_kind {
     LC_WINOGRAD_3X3 = 0,
+    LC_WINOGRAD_3X3_LATE,
+    LC_WINOGRAD_3X3_2X2,
     LC_WINOGRAD_3X3_S2,
     LC_WINOGRAD_1X1,
     LC_WINOGRAD_1X1_TWICE,
@@ -42,15 +51,20 @@ typedef struct lc_winograd_form {
     const uint8_t *uses; /* positions of each weight; NULL: one */
     int parts;           /* of the channels, in and out: 1; 1x1: 2, 4, and as many pixels a tile */
     int kernel, stride;  /* of the convolution; stride 0: any */
+    int tile;            /* 3x3: outputs of a tile along an axis */
+    bool late;           /* weights are packed as for direct sums */
 } lc_winograd_form;
 extern const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS]; /* kernels.c */
 
-#define LC_WINOGRAD_TILE 4
-#define LC_WINOGRAD_POSITIONS 36
+#define LC_WINOGRAD_TILE 4       /* of LC_WINOGRAD_3X3 */
+#define LC_WINOGRAD_POSITIONS 36 /* of LC_WINOGRAD_3X3 */
 #define LC_WINOGRAD_MAX_POSITIONS 81
 /* Channels that are summed in registers before they are added to M: bounds the error, and keeps a
  * chunk of a panel (8 KB with vectors of 8) in the L1 cache. */
 #define LC_WINOGRAD_CHUNK 128
+/* The same, late: their transformed weights stay in the L2 cache. */
+#define LC_WINOGRAD_LATE 64
+#define LC_WINOGRAD_LATE_POS(block) (LC_WINOGRAD_LATE * 2 * (block) + 16) /* between positions */
 
 /* All strides count floats. */
 typedef struct lc_winograd_run {
@@ -68,7 +82,8 @@ typedef struct lc_winograd_run {
     float *v;
     int64_t v_pos, v_blk; /* v_blk: tiles of the block times block, or more */
 
-    const float *u; /* of one panel */
+    const float *u; /* of one panel; late: [blocks][9][block][nv * block] */
+    float *late;    /* room for LC_WINOGRAD_POSITIONS * LC_WINOGRAD_LATE_POS(block) floats */
     float *m;
     int64_t m_pos;
 
@@ -109,10 +124,10 @@ static inline void lc_winograd_next(const lc_winograd_run *r, lc_winograd_place 
 typedef void (*lc_winograd_fn)(const lc_winograd_run *r);
 
 typedef struct lc_winograd_kernels {
-    lc_winograd_fn input[LC_WINOGRAD_KINDS];  /* all input blocks */
-    lc_winograd_fn multiply;                  /* one panel */
-    lc_winograd_fn output[LC_WINOGRAD_KINDS]; /* one panel */
-    int tiles;                                /* per register block of `multiply` */
+    lc_winograd_fn input[LC_WINOGRAD_KINDS];    /* all input blocks */
+    lc_winograd_fn multiply[LC_WINOGRAD_KINDS]; /* one panel */
+    lc_winograd_fn output[LC_WINOGRAD_KINDS];   /* one panel */
+    int tiles;                                  /* per register block of `multiply` */
 } lc_winograd_kernels;
 
 void lc_winograd_kernels_fill__scalar(lc_winograd_kernels *k);

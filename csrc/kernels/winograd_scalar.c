@@ -4,6 +4,14 @@
 #include <stdbool.h>
 
 /* t = B^T d; strides of both in floats */
+static void input4(const float *d, int64_t ds, float *t, int64_t ts)
+{
+    t[0 * ts] = d[0] - d[2 * ds];
+    t[1 * ts] = d[1 * ds] + d[2 * ds];
+    t[2 * ts] = d[2 * ds] - d[1 * ds];
+    t[3 * ts] = d[3 * ds] - d[1 * ds];
+}
+
 static void input6(const float *d, int64_t ds, float *t, int64_t ts)
 {
     float p = d[3 * ds] - d[1 * ds], q = d[4 * ds] - d[2 * ds];
@@ -16,6 +24,12 @@ static void input6(const float *d, int64_t ds, float *t, int64_t ts)
 }
 
 /* y = A^T m */
+static void output2(const float *m, int64_t ms, float *y, int64_t ys)
+{
+    y[0 * ys] = m[0] + (m[1 * ms] + m[2 * ms]);
+    y[1 * ys] = m[3 * ms] + (m[1 * ms] - m[2 * ms]);
+}
+
 static void output4(const float *m, int64_t ms, float *y, int64_t ys)
 {
     float s = m[1 * ms] + m[2 * ms], d = m[1 * ms] - m[2 * ms], a = m[3 * ms], b = m[4 * ms];
@@ -36,6 +50,16 @@ static void input9(const float *d, int64_t ds, float *t, int64_t ts)
     t[4 * ts] = (e[1] + e[4]) - 1.5f * (e[2] + e[3]);
     for (int i = 0; i < 4; i++)
         t[(5 + i) * ts] = d[(2 * i + 1) * ds];
+}
+
+static void output4_late(const float *m, int64_t ms, float *y, int64_t ys)
+{
+    const float s = (m[1 * ms] + m[2 * ms]) * (1.0f / 3), d = (m[1 * ms] - m[2 * ms]) * (1.0f / 3);
+    const float a = m[3 * ms] * (1.0f / 15), b = m[4 * ms] * (1.0f / 15);
+    y[0 * ys] = m[0] + s - a * 4 + b;
+    y[1 * ys] = d - a * 2 - b * 2;
+    y[2 * ys] = s - a + b * 4;
+    y[3 * ys] = d - a * 0.5f - b * 8 + m[5 * ms];
 }
 
 static void output9(const float *m, int64_t ms, float *y, int64_t ys)
@@ -62,14 +86,14 @@ static void both_axes(axis_fn *axis, int n, int m, const float *from, float *to)
 /* Where row i, column j of a tile of side x side stands among the positions. */
 static int position(int side, int i, int j)
 {
-    if (side == 6 || i < 5)
+    if (side < 9 || i < 5)
         return i * side + j;
     return j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
 }
 
 static void input_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 {
-    const int64_t move = LC_WINOGRAD_TILE * r->form->stride;
+    const int64_t move = (int64_t)r->form->tile * r->form->stride;
     for (int64_t b = 0; b < r->blocks; b++) {
         lc_winograd_place at = lc_winograd_first(r);
         for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
@@ -94,6 +118,11 @@ static void input_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 static void input_3x3(const lc_winograd_run *r)
 {
     input_tiles(r, 6, input6);
+}
+
+static void input_2x2(const lc_winograd_run *r)
+{
+    input_tiles(r, 4, input4);
 }
 
 static void input_s2(const lc_winograd_run *r)
@@ -181,6 +210,51 @@ static void multiply(const lc_winograd_run *r)
     }
 }
 
+/* u = G w, without the factors of output4_late */
+static void weights6(const float *w, int64_t ws, float *u, int64_t us)
+{
+    const float a = w[0], b = w[ws], c = w[2 * ws], s = a + c;
+    u[0 * us] = a;
+    u[1 * us] = b + s;
+    u[2 * us] = b - s;
+    u[3 * us] = a * 4 + b * 2 + c;
+    u[4 * us] = a - b * 2 + c * 4;
+    u[5 * us] = c;
+}
+
+static void multiply_late(const lc_winograd_run *r)
+{
+    const int64_t width = r->nv * r->block, pos = LC_WINOGRAD_LATE_POS(r->block);
+    for (int64_t first = 0; first < r->blocks * r->block; first += LC_WINOGRAD_LATE) {
+        int64_t n = r->blocks * r->block - first;
+        n = n < LC_WINOGRAD_LATE ? n : LC_WINOGRAD_LATE;
+        for (int64_t c = 0; c < n; c++)
+            for (int64_t l = 0; l < width; l++) {
+                const int64_t b = (first + c) / r->block, k = (first + c) % r->block;
+                float w[9], t[18], u[36];
+                for (int j = 0; j < 9; j++)
+                    w[j] = r->u[((b * 9 + j) * r->block + k) * width + l];
+                for (int j = 0; j < 3; j++)
+                    weights6(w + j, 3, t + j, 3);
+                for (int j = 0; j < 6; j++)
+                    weights6(t + j * 3, 1, u + j * 6, 1);
+                for (int j = 0; j < 36; j++)
+                    r->late[j * pos + c * width + l] = u[j];
+            }
+        for (int j = 0; j < 36; j++)
+            for (int64_t i = 0; i < r->tiles; i++) {
+                float sum[32] = {0}, *m = r->m + j * r->m_pos + i * 2 * r->block;
+                for (int64_t c = 0; c < n; c++)
+                    for (int64_t l = 0; l < width; l++)
+                        sum[l] += r->late[j * pos + c * width + l] *
+                                  r->v[j * r->v_pos + (first + c) / r->block * r->v_blk +
+                                       i * r->block + (first + c) % r->block];
+                for (int64_t l = 0; l < width; l++)
+                    m[l] = first ? m[l] + sum[l] : sum[l];
+            }
+    }
+}
+
 /* One output: bias, residual, ReLU. */
 static void put(const lc_winograd_run *r, int64_t to, float s, float bias)
 {
@@ -192,9 +266,10 @@ static void put(const lc_winograd_run *r, int64_t to, float s, float bias)
 
 static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 {
+    const int n = r->form->tile;
     lc_winograd_place at = lc_winograd_first(r);
     for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
-        const int64_t oh = at.row * LC_WINOGRAD_TILE, ow = at.column * LC_WINOGRAD_TILE;
+        const int64_t oh = at.row * n, ow = at.column * n;
         for (int l = 0; l < r->nv * r->block; l++) {
             const int vec = l / r->block, lane = l % r->block;
             const float *from = r->m + (i * 2 + vec) * r->block + lane;
@@ -203,10 +278,10 @@ static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
                 m[k] = from[position(side, k / side, k % side) * r->m_pos];
             for (int k = 0; k < side; k++)
                 axis(m + k, side, t + k, side);
-            for (int k = 0; k < 4; k++)
-                axis(t + k * side, 1, y + k * 4, 1);
-            for (int k = 0; k < 16; k++) {
-                const int64_t row = oh + k / 4, column = ow + k % 4;
+            for (int k = 0; k < n; k++)
+                axis(t + k * side, 1, y + k * n, 1);
+            for (int k = 0; k < n * n; k++) {
+                const int64_t row = oh + k / n, column = ow + k % n;
                 if (row >= r->oh || column >= r->ow)
                     continue;
                 const int64_t to =
@@ -223,6 +298,16 @@ static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 static void output_3x3(const lc_winograd_run *r)
 {
     output_tiles(r, 6, output4);
+}
+
+static void output_late(const lc_winograd_run *r)
+{
+    output_tiles(r, 6, output4_late);
+}
+
+static void output_2x2(const lc_winograd_run *r)
+{
+    output_tiles(r, 4, output2);
 }
 
 static void output_s2(const lc_winograd_run *r)
@@ -269,11 +354,17 @@ static void output_1x1(const lc_winograd_run *r)
 void lc_winograd_kernels_fill__scalar(lc_winograd_kernels *k)
 {
     k->input[LC_WINOGRAD_3X3] = input_3x3;
+    k->input[LC_WINOGRAD_3X3_LATE] = input_3x3;
+    k->input[LC_WINOGRAD_3X3_2X2] = input_2x2;
     k->input[LC_WINOGRAD_3X3_S2] = input_s2;
     k->input[LC_WINOGRAD_1X1] = input_1x1;
     k->input[LC_WINOGRAD_1X1_TWICE] = input_1x1;
-    k->multiply = multiply;
+    for (int i = 0; i < LC_WINOGRAD_KINDS; i++)
+        k->multiply[i] = multiply;
+    k->multiply[LC_WINOGRAD_3X3_LATE] = multiply_late;
     k->output[LC_WINOGRAD_3X3] = output_3x3;
+    k->output[LC_WINOGRAD_3X3_LATE] = output_late;
+    k->output[LC_WINOGRAD_3X3_2X2] = output_2x2;
     k->output[LC_WINOGRAD_3X3_S2] = output_s2;
     k->output[LC_WINOGRAD_1X1] = output_1x1;
     k->output[LC_WINOGRAD_1X1_TWICE] = output_1x1;

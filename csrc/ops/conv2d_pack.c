@@ -50,7 +50,7 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
         f.ib = in_slots / f.groups / f.cb;
         f.ob = out_slots / f.groups / s->block;
     }
-    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)s->algorithm);
+    const lc_winograd_form *winograd = lc_conv_packed_form((uint32_t)s->algorithm);
     const int64_t parts = winograd ? winograd->parts : 1;
     f.panels = (f.ob / parts + 1) / 2;
     f.w_ob = f.ib / parts * (winograd ? winograd->weights : s->kh * s->kw) * f.cb * s->block;
@@ -222,7 +222,7 @@ static panel panel_of(const pack_prep *p, int64_t item, void *blob)
                .weights = blob};
     n.there = (f->ob - n.first < 2 ? f->ob - n.first : 2) * s->block;
     n.width = n.there;
-    if (lc_conv_winograd_form((uint32_t)s->algorithm)) {
+    if (lc_conv_packed_form((uint32_t)s->algorithm)) {
         n.width = 2 * s->block;
         n.weights += (n.group * f->panels * 2 + n.first) * f->w_ob;
         return n;
@@ -332,7 +332,7 @@ static lc_pack_filters filters_of(const pack_prep *p, const lc_pack_lanes *l)
     return (lc_pack_filters){.lanes = l,
                              .next = channel_step(p),
                              .turned = (p->conv.flags & LC_CONV_TRANSPOSED) != 0,
-                             .s2 = p->shape.algorithm == LC_CONV_WINOGRAD_S2,
+                             .kind = (lc_winograd_kind)(p->shape.algorithm - 1),
                              .pos = p->form.ib * p->form.cb * l->width};
 }
 
@@ -417,7 +417,7 @@ static void unpack_strassen(const pack_prep *p, const panel *n, const lc_pack_la
 
 static int output_parts(const pack_prep *p)
 {
-    const lc_winograd_form *winograd = lc_conv_winograd_form((uint32_t)p->shape.algorithm);
+    const lc_winograd_form *winograd = lc_conv_packed_form((uint32_t)p->shape.algorithm);
     return winograd ? winograd->parts : 1;
 }
 
@@ -434,7 +434,7 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
     }
     if (parts > 1)
         pack_strassen(p, n, l, parts, bind->in[0]);
-    else if (lc_conv_winograd_form((uint32_t)p->shape.algorithm))
+    else if (lc_conv_packed_form((uint32_t)p->shape.algorithm))
         pack_winograd(p, n, l, bind->in[0]);
     else
         pack_direct(p, n, l, bind->in[0]);
@@ -466,7 +466,7 @@ static int unpack_bits(const lc_step *step)
     if (p->conv.flags & LC_CONV_TRANSPOSED)
         return 0; /* a form for training, where weights are needed anyway */
     const lc_conv_algorithm algorithm = (lc_conv_algorithm)p->shape.algorithm;
-    return algorithm == LC_CONV_DIRECT || algorithm == LC_CONV_WINOGRAD_S2 ? 2 : 4;
+    return !lc_conv_packed_form(algorithm) || algorithm == LC_CONV_WINOGRAD_S2 ? 2 : 4;
 }
 
 static int unpack_rows(const lc_step *step, int64_t item, int64_t *first, int64_t *count)
@@ -504,7 +504,7 @@ static void unpack_run(const lc_step *step, const lc_bind *bind, int64_t item, f
     }
     if (parts > 1)
         unpack_strassen(p, &n, l, parts, to[0]);
-    else if (lc_conv_winograd_form((uint32_t)p->shape.algorithm))
+    else if (lc_conv_packed_form((uint32_t)p->shape.algorithm))
         unpack_winograd(p, &n, l, to[0]);
     else
         unpack_direct(p, &n, l, to[0]);

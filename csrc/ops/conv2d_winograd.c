@@ -5,7 +5,7 @@
 #include "ops/conv_form.h"
 #include "ops/op_util.h"
 
-/* The 36 parts of V and M should not start at the same place in the sets of the L1 cache. */
+/* The parts of V and M, one per position, should not start at the same place in the sets of the L1 cache. */
 #define SKEW 16
 
 /* Tiles per block: at least so many, even if V then leaves the L2 cache, since the weights are read
@@ -19,7 +19,7 @@ typedef struct winograd_prep {
     int64_t tiles;  /* of all images */
     int64_t blocks; /* parts into which those are cut */
     int64_t splits; /* parts into which the panels are cut, each an item of its own */
-    int64_t x_group, v_floats;
+    int64_t x_group, v_floats, m_floats;
     int64_t slot_each, slot_padded; /* channels of an output group of the layout: valid, padded */
 } winograd_prep;
 
@@ -67,7 +67,9 @@ void lc_winograd_schedule(lc_step *step, int64_t l2)
     r->m_pos = tiles * 2 * block + SKEW;
     p->v_floats = positions * r->v_pos;
     step->items[0] = f->groups * p->blocks * p->splits;
-    step->thread_bytes = (size_t)(p->v_floats + positions * r->m_pos) * sizeof(float);
+    p->m_floats = positions * r->m_pos;
+    const int64_t late = r->form->late ? positions * LC_WINOGRAD_LATE_POS(block) : 0;
+    step->thread_bytes = (size_t)(p->v_floats + p->m_floats + late) * sizeof(float);
 }
 
 lc_status lc_winograd_prepare(lc_step *step)
@@ -109,8 +111,8 @@ lc_status lc_winograd_prepare(lc_step *step)
     r->y_part = p->form.ob / r->form->parts * r->y_vec;
     r->bias_part = p->form.ob / r->form->parts * block;
     if (r->form->parts == 1) {
-        r->tile_columns = lc_ceil_div(r->ow, LC_WINOGRAD_TILE);
-        r->tile_plane = lc_ceil_div(r->oh, LC_WINOGRAD_TILE) * r->tile_columns;
+        r->tile_columns = lc_ceil_div(r->ow, r->form->tile);
+        r->tile_plane = lc_ceil_div(r->oh, r->form->tile) * r->tile_columns;
     } else {
         r->tile_plane = r->tile_columns = lc_ceil_div(r->oh * r->ow, r->form->parts);
     }
@@ -148,7 +150,9 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
     r.m = r.v + p->v_floats;
     if (!held)
         k->input[kind](&r);
-    const float *u = (const float *)bind->in[1] + group * f->panels * 2 * f->w_ob;
+    r.late = r.m + p->m_floats;
+    const float *u =
+        (const float *)bind->in[1] + group * (r.form->late ? f->ob : f->panels * 2) * f->w_ob;
     const float *bias = (const float *)((const char *)bind->in[1] + f->bias_at);
     const int64_t end = (split + 1) * f->panels / p->splits;
     for (int64_t panel = split * f->panels / p->splits; panel < end; panel++) {
@@ -162,7 +166,7 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
             const int64_t left = p->slot_each - (block + v) * r.block % p->slot_padded;
             r.lanes[v] = (int32_t)lc_min64(left, r.block);
         }
-        k->multiply(&r);
+        k->multiply[kind](&r);
         k->output[kind](&r);
     }
 }

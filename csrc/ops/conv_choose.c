@@ -14,11 +14,15 @@
  * Measured against direct sums, 10 channels in, 40 out: 1.6 to 2 times as fast with blocks of 8, 2.6
  * with blocks of 16. */
 #define MIN_CHANNELS 9
-/* Tiles of one image. With four (7x7) the transformed weights, four times as many bytes, are read
- * for little work; against direct sums, 512 channels, weights from memory: 0.42 of the time with
- * AVX2 on one thread, 0.62 on two; with AVX-512 (Zen 4, two threads) 1.1 for one image, 0.42 for
- * eight. */
-#define MIN_TILES 4
+/* With few tiles of 4x4 per image the transformed weights, four times as many bytes as the filters,
+ * are read for little work: up to this many, 7x7 outputs, they are made on the way. Measured with
+ * AVX-512 (Zen 4, two threads), whole resnet_18 and resnet_34 at 7x7, one image and eight, against
+ * weights that are transformed before: 1.13 and 1.0 times as fast; with AVX2 there: 1.05 to 1.1 and
+ * 1.0. For 14x14 as well: 1.03 and 0.96. */
+#define MAX_LATE_TILES 4
+/* Outputs (3x3): in fewer, direct sums step over the padding. With one tile whole resnet_18 was 1.1
+ * to 1.2 times as fast as with direct sums with AVX-512, one image and eight. */
+#define MIN_TILE_PIXELS 9
 /* Stride 2 saves less; in 7x7 outputs what it saves goes into reading the larger weights. */
 #define MIN_S2_PIXELS 100
 /* Strassen's algorithm saves an eighth of the products. With fewer channels, or weights that few
@@ -80,7 +84,7 @@ static const char *refuse_groups(const conv_layer *l)
     return NULL;
 }
 
-/* What keeps both forms of Winograd's convolution from a layer. */
+/* What keeps all forms of Winograd's convolution from a layer. */
 static const char *refuse_tiles(const conv_layer *l)
 {
     const char *why = refuse_padding(l);
@@ -91,16 +95,37 @@ static const char *refuse_tiles(const conv_layer *l)
     return why ? why : refuse_all();
 }
 
-static const char *avoid_few_tiles(const conv_layer *l)
+static int64_t tiles_of(const conv_layer *l, int64_t tile)
 {
-    const int64_t tile = LC_WINOGRAD_TILE;
-    const int64_t tiles = (l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile);
-    return tiles < MIN_TILES ? "too few tiles" : NULL;
+    return (l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile);
+}
+
+static const char *avoid_tiles(const conv_layer *l)
+{
+    return l->y->dim[2] * l->y->dim[3] < MIN_TILE_PIXELS ? "too few pixels" : NULL;
+}
+
+static const char *avoid_late(const conv_layer *l)
+{
+    if (tiles_of(l, LC_WINOGRAD_TILE) > MAX_LATE_TILES)
+        return "weights are used by many tiles";
+    return avoid_tiles(l);
+}
+
+/* Outputs of 5x5 and 6x6: as many products, and the transforms are cheaper. resnet_18 on images of
+ * 160x160, one and eight: 1.03 and 1.05 times as fast as with the late form. */
+static const char *avoid_2x2(const conv_layer *l)
+{
+    const lc_winograd_form *small = &lc_winograd_forms[LC_WINOGRAD_3X3_2X2];
+    const int64_t products = tiles_of(l, small->tile) * small->positions;
+    if (products > tiles_of(l, LC_WINOGRAD_TILE) * LC_WINOGRAD_POSITIONS)
+        return "tiles of 4x4 save more";
+    return avoid_tiles(l);
 }
 
 static const char *avoid_s2(const conv_layer *l)
 {
-    return l->y->dim[2] * l->y->dim[3] < MIN_S2_PIXELS ? "too few pixels" : avoid_few_tiles(l);
+    return l->y->dim[2] * l->y->dim[3] < MIN_S2_PIXELS ? "too few pixels" : NULL;
 }
 
 static const char *refuse_parts(const conv_layer *l, int64_t parts)
@@ -161,7 +186,9 @@ static const struct {
     const char *(*refuses)(const conv_layer *l); /* why it cannot do the layer; NULL: it can */
     const char *(*avoids)(const conv_layer *l);  /* why that would not pay; NULL: it should */
 } algorithms[] = {
-    {LC_CONV_WINOGRAD, "winograd", 3, 1, refuse_tiles, avoid_few_tiles},
+    {LC_CONV_WINOGRAD_2X2, "winograd 2x2", 3, 1, refuse_tiles, avoid_2x2},
+    {LC_CONV_WINOGRAD_LATE, "winograd late", 3, 1, refuse_tiles, avoid_late},
+    {LC_CONV_WINOGRAD, "winograd", 3, 1, refuse_tiles, avoid_tiles},
     {LC_CONV_WINOGRAD_S2, "winograd /2", 3, 2, refuse_tiles, avoid_s2},
     {LC_CONV_STRASSEN_TWICE, "strassen twice", 1, 0, refuse_strassen_twice, avoid_strassen_twice},
     {LC_CONV_STRASSEN, "strassen", 1, 0, refuse_strassen, avoid_strassen},

@@ -6,8 +6,9 @@
  *     lanes     groups of 1, 2, 4 .. block channels share a block; each block is a convolution of
  *               its own: weights [block][kh][kw][channels per group][block]
  *     winograd  dense, with transformed weights, and zeros in the place of a missing second block:
- *               weights [group][panel][36, 7 or 49 matrices][ib][cb][2 * block]; 1x1
- *               (Strassen): ib and panels are those of a half or quarter of the channels
+ *               weights [group][panel][36, 16, 7 or 49 matrices][ib][cb][2 * block]; 1x1
+ *               (Strassen): ib and panels are those of a half or quarter of the channels. Late:
+ *               the weights of the dense form
  *
  * Then the biases, one per padded output channel, from a multiple of 64 bytes on. */
 #ifndef LC_OPS_CONV_FORM_H
@@ -23,6 +24,8 @@
 typedef enum lc_conv_algorithm {
     LC_CONV_DIRECT = 0,
     LC_CONV_WINOGRAD = 1 + LC_WINOGRAD_3X3, /* and on: 1 + lc_winograd_kind */
+    LC_CONV_WINOGRAD_LATE = 1 + LC_WINOGRAD_3X3_LATE,
+    LC_CONV_WINOGRAD_2X2 = 1 + LC_WINOGRAD_3X3_2X2,
     LC_CONV_WINOGRAD_S2 = 1 + LC_WINOGRAD_3X3_S2,
     LC_CONV_STRASSEN = 1 + LC_WINOGRAD_1X1,
     LC_CONV_STRASSEN_TWICE = 1 + LC_WINOGRAD_1X1_TWICE
@@ -32,6 +35,13 @@ typedef enum lc_conv_algorithm {
 static inline const lc_winograd_form *lc_conv_winograd_form(uint32_t algorithm)
 {
     return algorithm == LC_CONV_DIRECT ? NULL : &lc_winograd_forms[algorithm - 1];
+}
+
+/* The same for packed weights: NULL if they are laid out for direct sums. */
+static inline const lc_winograd_form *lc_conv_packed_form(uint32_t algorithm)
+{
+    const lc_winograd_form *form = lc_conv_winograd_form(algorithm);
+    return form && !form->late ? form : NULL;
 }
 
 typedef struct lc_conv_shape {

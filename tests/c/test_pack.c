@@ -38,13 +38,16 @@ static fold channel_fold(const lc_conv_pack_attr *a, const float *const *in, int
     return f;
 }
 
-/* Six of three numbers; s2: for stride 2. */
-static void six(bool s2, double a, double b, double c, double u[6])
+/* Six, or four for tiles of 2x2, of three numbers. */
+static void spread(lc_conv_algorithm algorithm, double a, double b, double c, double u[6])
 {
     const double s = (a + c) * (1. / 3), m = b * (1. / 3);
-    if (s2) {
+    if (algorithm == LC_CONV_WINOGRAD_S2) {
         const double v[6] = {
             a, (c - a) * (2. / 9), (a * 2 + c) * (-4. / 9), (a + c * 2) * (1. / 9), c, b};
+        memcpy(u, v, sizeof v);
+    } else if (algorithm == LC_CONV_WINOGRAD_2X2) {
+        const double v[4] = {a, (a + c) * 0.5 + b * 0.5, (a + c) * 0.5 - b * 0.5, c};
         memcpy(u, v, sizeof v);
     } else {
         const double v[6] = {
@@ -53,13 +56,18 @@ static void six(bool s2, double a, double b, double c, double u[6])
     }
 }
 
-static void winograd_weights(bool s2, const double w[9], double u[36])
+/* Returns how many. */
+static int winograd_weights(lc_conv_algorithm algorithm, const double w[9], double u[36])
 {
-    double t[3][6];
+    const int side = algorithm == LC_CONV_WINOGRAD_2X2 ? 4 : 6;
+    double t[3][6], row[6];
     for (int j = 0; j < 3; j++)
-        six(s2, w[j], w[3 + j], w[6 + j], t[j]);
-    for (int i = 0; i < 6; i++)
-        six(s2, t[0][i], t[1][i], t[2][i], u + i * 6);
+        spread(algorithm, w[j], w[3 + j], w[6 + j], t[j]);
+    for (int i = 0; i < side; i++) {
+        spread(algorithm, t[0][i], t[1][i], t[2][i], row);
+        memcpy(u + i * side, row, (size_t)side * sizeof *row);
+    }
+    return side * side;
 }
 
 static void strassen_weights(double b11, double b12, double b21, double b22, double u[7])
@@ -123,8 +131,8 @@ static void define_winograd(const layer *l, int64_t group, int64_t first, int64_
             double w[9], u[36];
             for (int t = 0; t < 9; t++)
                 w[t] = weight(l, group, i < there ? first + i : -1, k, turned ? 8 - t : t);
-            winograd_weights(l->shape.algorithm == LC_CONV_WINOGRAD_S2, w, u);
-            for (int t = 0; t < 36; t++)
+            const int n = winograd_weights((lc_conv_algorithm)l->shape.algorithm, w, u);
+            for (int t = 0; t < n; t++)
                 to[(t * channels + k) * width + i] = (float)u[t];
         }
 }
@@ -163,7 +171,7 @@ static void define_biases(const layer *l, float *to)
 static void define(const layer *l, char *blob)
 {
     const lc_conv_form *f = &l->form;
-    const lc_winograd_form *winograd = lc_conv_winograd_form(l->attr->algorithm);
+    const lc_winograd_form *winograd = lc_conv_packed_form(l->attr->algorithm);
     float *to = (float *)(void *)blob;
     memset(blob, 0, f->bytes);
     define_biases(l, (float *)(void *)(blob + f->bias_at));
@@ -216,6 +224,8 @@ typedef struct pack_case {
 #define D LC_CONV_DIRECT
 #define W LC_CONV_WINOGRAD
 #define W2 LC_CONV_WINOGRAD_S2
+#define WL LC_CONV_WINOGRAD_LATE
+#define WS LC_CONV_WINOGRAD_2X2
 #define S LC_CONV_STRASSEN
 #define S2 LC_CONV_STRASSEN_TWICE
 static const pack_case cases[] = {
@@ -242,6 +252,11 @@ static const pack_case cases[] = {
     {17, 8, 3, 3, 1, 1, 1, B, W, 0, 0},
     {64, 64, 3, 3, 1, 1, 1, BN, W2, 0, 0},
     {40, 72, 3, 3, 2, 1, 1, B, W2, 0, 0},
+    {64, 64, 3, 3, 1, 1, 1, BN, WS, 0, 0},
+    {120, 72, 3, 3, 3, 3, 1, BN, WS, 0, 0},
+    {17, 8, 3, 3, 1, 1, 1, B, WS, 0, 0},
+    {72, 44, 3, 3, 1, 1, 1, B | BN, WL, 0, 0},
+    {120, 72, 3, 3, 3, 3, 1, BN, WL, 0, 0},
     {128, 64, 1, 1, 1, 1, 1, BN, S, 0, 0},
     {96, 192, 1, 1, 1, 1, 1, B, S, 0, 0},
     {128, 128, 1, 1, 1, 1, 1, BN, S2, 0, 0},
@@ -255,6 +270,8 @@ static const pack_case cases[] = {
     {32, 32, 3, 3, 8, 1, 1, T, D, 1, 1},
     {64, 48, 3, 3, 1, 1, 1, T, W, 1, 1},
     {64, 64, 3, 3, 2, 1, 1, T, W, 1, 1},
+    {64, 48, 3, 3, 1, 1, 1, T, WS, 1, 1},
+    {64, 48, 3, 3, 1, 1, 1, T, WL, 1, 1},
     {128, 64, 1, 1, 1, 1, 1, T, S, 1, 1},
 };
 

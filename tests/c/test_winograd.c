@@ -33,7 +33,7 @@ typedef struct wino_case {
     uint32_t flags;
     int64_t y_g; /* grouping of y, for groups == 1 */
     int64_t stride;
-    lc_conv_algorithm algorithm; /* 0: LC_CONV_WINOGRAD, or for stride 2 its other form */
+    lc_conv_algorithm algorithm; /* 0: LC_CONV_WINOGRAD, or for stride 2 its form for that */
 } wino_case;
 
 static lc_conv_algorithm algorithm_of(const wino_case *t)
@@ -344,6 +344,10 @@ static const wino_case cases[] = {
     {1, 8, 30, 1, 8, {1, 1, 1, 1}, 1, A, 1, 1, 0},
     {1, 8, 3, 3, 8, {0, 0, 0, 0}, 1, B, 1, 1, 0},
     {1, 8, 1, 1, 8, {2, 2, 2, 2}, 1, B, 1, 1, 0},
+    /* few tiles, several chunks of channels */
+    {1, 136, 7, 8, 64, {1, 1, 1, 1}, 1, BN | A | R, 1, 1, 0},
+    {1, 72, 3, 11, 40, {1, 1, 1, 1}, 1, B | R, 1, 1, 0},
+    {2, 150, 4, 3, 72, {1, 1, 1, 1}, 1, BN | R, 3, 1, 0},
     /* stride 2: even and odd sizes, padding, groups, padded blocks, several chunks of channels */
     {2, 64, 28, 28, 64, {1, 1, 1, 1}, 1, BN | R, 1, 2, 0},
     {1, 48, 15, 18, 40, {1, 1, 1, 1}, 1, BN | A | R, 1, 2, 0},
@@ -369,6 +373,18 @@ static const wino_case cases[] = {
     {1, 64, 37, 10, 256, {0}, 1, R, 1, 1, LC_CONV_STRASSEN_TWICE},
 };
 
+/* By each algorithm for the case's kernel and stride, unless it names one. */
+static void check_all(wino_case t, const lc_kernels *tables, int n_tables)
+{
+    static const lc_conv_algorithm others[] = {LC_CONV_WINOGRAD_LATE, LC_CONV_WINOGRAD_2X2};
+    const bool each = t.algorithm == 0 && t.stride == 1;
+    check_case(&t, tables, n_tables);
+    for (int i = 0; i < 2 && each; i++) {
+        t.algorithm = others[i];
+        check_case(&t, tables, n_tables);
+    }
+}
+
 /* Every height with some width, flags and channels going along. */
 static void check_sizes(const lc_kernels *tables, int n_tables)
 {
@@ -384,18 +400,19 @@ static void check_sizes(const lc_kernels *tables, int n_tables)
                        1,
                        1,
                        0};
-        check_case(&t, tables, n_tables);
+        check_all(t, tables, n_tables);
         t.stride = 2;
-        check_case(&t, tables, n_tables);
+        check_all(t, tables, n_tables);
     }
 }
 
 /* A value that is not finite stays in its image and in the tiles that read it; where the direct sum
  * is not finite, neither is the result; padded channels stay zero (compute checks that). */
-static void check_not_finite(const lc_kernels *k)
+static void check_not_finite(const lc_kernels *k, lc_conv_algorithm algorithm)
 {
+    const int n = lc_conv_winograd_form(algorithm)->tile;
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    wino_case t = {2, 32, 12, 12, 36, {1, 1, 1, 1}, 1, B, 1, 1, 0};
+    wino_case t = {2, 32, 12, 12, 36, {1, 1, 1, 1}, 1, B, 1, 1, algorithm};
     wino_data d = make(&t);
     for (int i = 0; i < 12; i++) {
         const int at = i * 13 % 36 / 6 * 12 + i * 13 % 6, ih = at / 12, iw = at % 12;
@@ -405,11 +422,11 @@ static void check_not_finite(const lc_kernels *k)
         int far = 0, lost = 0;
         for (int c = 0; c < 36; c++)
             for (int p = 0; p < 144; p++) {
-                const int h = p / 12, w = p % 12, tile_h = h / 4 * 4, tile_w = w / 4 * 4;
+                const int h = p / 12, w = p % 12, tile_h = h / n * n, tile_w = w / n * n;
                 const bool finite = isfinite(y[c * 144 + p]) != 0;
                 if (ih >= h - 1 && ih <= h + 1 && iw >= w - 1 && iw <= w + 1)
                     lost += finite;
-                if (ih < tile_h - 1 || ih > tile_h + 4 || iw < tile_w - 1 || iw > tile_w + 4)
+                if (ih < tile_h - 1 || ih > tile_h + n || iw < tile_w - 1 || iw > tile_w + n)
                     far += !finite;
                 far += !isfinite(y[(36 + c) * 144 + p]);
             }
@@ -486,11 +503,22 @@ static void check_choice(void)
     t.p[2] = 3;
     expect_choice(t, 8, 3, LC_CONV_DIRECT, "padding");
     t = fits;
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD, "many tiles");
+    t.h = t.w = 9;
+    expect_choice(t, 16, 3, LC_CONV_WINOGRAD, "save more");
     t.h = t.w = 7;
-    expect_choice(t, 8, 3, LC_CONV_WINOGRAD, NULL);
-    expect_choice(t, 16, 3, LC_CONV_WINOGRAD, NULL);
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD_LATE, "save more");
+    expect_choice(t, 16, 3, LC_CONV_WINOGRAD_LATE, "save more");
     t.h = 4;
-    expect_choice(t, 8, 3, LC_CONV_DIRECT, "tiles");
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD_LATE, NULL);
+    t.h = t.w = 5;
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD_2X2, NULL);
+    t.w = 6;
+    expect_choice(t, 16, 3, LC_CONV_WINOGRAD_2X2, NULL);
+    t.h = t.w = 3;
+    expect_choice(t, 16, 3, LC_CONV_WINOGRAD_LATE, NULL);
+    t.w = 2;
+    expect_choice(t, 16, 3, LC_CONV_DIRECT, "pixels");
     t = fits;
     t.g = 8;
     expect_choice(t, 8, 3, LC_CONV_DIRECT, "channels");
@@ -554,10 +582,12 @@ int main(void)
     }
 #endif
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        check_case(&cases[i], tables, n_tables);
+        check_all(cases[i], tables, n_tables);
     check_sizes(tables, n_tables);
     for (int i = 0; i < n_tables; i++) {
-        check_not_finite(&tables[i]);
+        check_not_finite(&tables[i], LC_CONV_WINOGRAD);
+        check_not_finite(&tables[i], LC_CONV_WINOGRAD_LATE);
+        check_not_finite(&tables[i], LC_CONV_WINOGRAD_2X2);
         check_not_finite_1x1(&tables[i], LC_CONV_STRASSEN);
         check_not_finite_1x1(&tables[i], LC_CONV_STRASSEN_TWICE);
     }
