@@ -132,6 +132,27 @@ def test_a_gradient_can_be_set_and_taken_away():
 # --- modes
 
 
+def test_the_memory_of_a_deleted_gradient_is_used_again_unless_somebody_reads_it():
+    model = nn.Sequential(nn.Linear(600, 500)).train()
+    x = draw("x", (4, 600))
+
+    def gradient():
+        model.zero_grad()
+        (model(x) ** 2).sum().backward()
+        return np.asarray(model[0].weight.grad)
+
+    def address():
+        return gradient().ctypes.data
+
+    places = {address() for _ in range(4)}
+    assert len(places) == 1
+    held = gradient()
+    before = held.copy()
+    x = 2 * x
+    assert address() not in places
+    assert_same_bits(held, before)
+
+
 def test_no_grad_and_detach():
     x = leaf([1.0, 2.0])
     with lucid_c.no_grad():

@@ -59,7 +59,7 @@ static PyObject *new_gradient(const lc_tape_leaf *leaf)
     lc_storage *storage;
     if (!leaf->param)
         return (PyObject *)lcpy_new_array(&leaf->desc);
-    if (lcpy_check(lc_storage_create(lc_desc_bytes(&leaf->desc), &storage)))
+    if (lcpy_check(lc_param_new_grad(leaf->param, &storage)))
         return NULL;
     return lcpy_storage_array(storage, &leaf->desc, 1);
 }

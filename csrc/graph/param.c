@@ -39,6 +39,7 @@ struct lc_param {
     /* guarded by LC_LOCK_PACKS */
     lc_storage *storage; /* NULL: not set yet */
     lc_storage *grad;    /* NULL: none */
+    lc_storage *spare;   /* what a deleted gradient was in, for the next one; or NULL */
     uint64_t stamp;
     pack_entry *packs;
 };
@@ -270,6 +271,7 @@ void lc_param_release(lc_param *p)
         return;
     lc_storage_release(p->storage);
     lc_storage_release(p->grad);
+    lc_storage_release(p->spare);
     free_packs(p->packs);
     lc_free(p);
 }
@@ -404,10 +406,35 @@ void lc_param_set_grad(lc_param *p, lc_storage *grad)
     if (grad)
         lc_storage_retain(grad);
     lc_lock_take(LC_LOCK_PACKS);
-    lc_storage *old = p->grad;
+    lc_storage *old = p->grad, *spare = p->spare;
     p->grad = grad;
+    p->spare = NULL;
+    if (!grad && (!old || lc_storage_is_exclusive(old, 1))) {
+        p->spare = old ? old : spare;
+        spare = old ? spare : NULL;
+        old = NULL;
+    }
     lc_lock_give(LC_LOCK_PACKS);
     lc_storage_release(old);
+    lc_storage_release(spare);
+}
+
+static void drop_spare(lc_param *p)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    lc_storage *spare = p->spare;
+    p->spare = NULL;
+    lc_lock_give(LC_LOCK_PACKS);
+    lc_storage_release(spare);
+}
+
+lc_status lc_param_new_grad(lc_param *p, lc_storage **out)
+{
+    lc_lock_take(LC_LOCK_PACKS);
+    *out = p->spare;
+    p->spare = NULL;
+    lc_lock_give(LC_LOCK_PACKS);
+    return *out ? LC_OK : lc_storage_create(lc_desc_bytes(&p->desc), out);
 }
 
 /* Sums of fewer elements are not worth a team. */
@@ -495,6 +522,7 @@ lc_storage *lc_param_find_pack(lc_param *p, const lc_pack_key *key)
 
 lc_status lc_param_keep_pack(lc_param *p, const lc_pack_key *key, lc_storage *blob)
 {
+    drop_spare(p); /* this is inference */
     if (key->stamps[0] != lc_param_stamp(p))
         return LC_OK; /* made from contents that are gone: for this run only */
     size_t stamps_bytes = (size_t)key->n_stamps * sizeof *key->stamps;

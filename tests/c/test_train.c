@@ -77,6 +77,22 @@ static void test_gradient_slot(void)
     lc_param_set_grad(p, NULL);
     CHECK(lc_param_grad(p) == NULL);
     CHECK(lc_param_stamp(p) == stamp);
+
+    /* The memory of a deleted gradient comes back, unless somebody else holds it. */
+    OK(lc_param_new_grad(p, &g));
+    CHECK(g != a && lc_storage_bytes(g) == lc_storage_bytes(a));
+    lc_param_set_grad(p, g);
+    lc_storage_release(g);
+    lc_param_set_grad(p, NULL);
+    lc_param_set_grad(p, NULL);
+    OK(lc_param_new_grad(p, &h));
+    CHECK(h == g);
+    lc_param_set_grad(p, h);
+    lc_param_set_grad(p, NULL); /* ours as well */
+    OK(lc_param_new_grad(p, &g));
+    CHECK(g != h);
+    lc_storage_release(g);
+    lc_storage_release(h);
     lc_param_set_grad(p, b); /* goes with the parameter */
     lc_param_release(p);
 
