@@ -419,21 +419,19 @@ void lc_param_set_grad(lc_param *p, lc_storage *grad)
     lc_storage_release(spare);
 }
 
-static void drop_spare(lc_param *p)
+/* Its reference goes to the caller; NULL: none. */
+static lc_storage *take_spare(lc_param *p)
 {
     lc_lock_take(LC_LOCK_PACKS);
     lc_storage *spare = p->spare;
     p->spare = NULL;
     lc_lock_give(LC_LOCK_PACKS);
-    lc_storage_release(spare);
+    return spare;
 }
 
 lc_status lc_param_new_grad(lc_param *p, lc_storage **out)
 {
-    lc_lock_take(LC_LOCK_PACKS);
-    *out = p->spare;
-    p->spare = NULL;
-    lc_lock_give(LC_LOCK_PACKS);
+    *out = take_spare(p);
     return *out ? LC_OK : lc_storage_create(lc_desc_bytes(&p->desc), out);
 }
 
@@ -522,7 +520,7 @@ lc_storage *lc_param_find_pack(lc_param *p, const lc_pack_key *key)
 
 lc_status lc_param_keep_pack(lc_param *p, const lc_pack_key *key, lc_storage *blob)
 {
-    drop_spare(p); /* this is inference */
+    lc_storage_release(take_spare(p)); /* this is inference */
     if (key->stamps[0] != lc_param_stamp(p))
         return LC_OK; /* made from contents that are gone: for this run only */
     size_t stamps_bytes = (size_t)key->n_stamps * sizeof *key->stamps;

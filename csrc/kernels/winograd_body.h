@@ -427,10 +427,23 @@ static const wino_multiply_fn wino_multiply_by_px[WINO_PX + 1] = {
 #endif
 };
 
-static void wino_multiply(const lc_winograd_run *r)
+/* All tiles of a position. */
+WINO_INLINE void wino_multiply_tiles(const lc_winograd_run *r, const float *v, const float *u,
+                                     int64_t blocks, int last, float *m, bool first,
+                                     const float *next)
 {
     const int64_t parts = (r->tiles + WINO_PX - 1) / WINO_PX;
     const int64_t each = r->tiles / parts, longer = r->tiles % parts;
+    for (int64_t i = 0; i < parts; i++, next = 0) {
+        const int64_t px = each + (i < longer);
+        wino_multiply_by_px[px](v, r->v_blk, u, blocks, last, m, first, next);
+        v += px * LC_VLEN;
+        m += px * 2 * LC_VLEN;
+    }
+}
+
+static void wino_multiply(const lc_winograd_run *r)
+{
     const int64_t most = LC_WINOGRAD_CHUNK / LC_VLEN, row = 2 * LC_VLEN * LC_VLEN;
     int pos = 0;
     for (int k = 0; k < r->form->weights; k++) {
@@ -440,16 +453,9 @@ static void wino_multiply(const lc_winograd_run *r)
             const int last = b + blocks == r->blocks ? r->last : LC_VLEN;
             const float *u = r->u + (k * r->blocks + b) * row;
             const float *next = u + blocks * row;
-            for (int j = pos; j < end; j++) {
-                const float *v = r->v + j * r->v_pos + b * r->v_blk;
-                float *m = r->m + j * r->m_pos;
-                for (int64_t i = 0; i < parts; i++, next = 0) {
-                    const int64_t px = each + (i < longer);
-                    wino_multiply_by_px[px](v, r->v_blk, u, blocks, last, m, b == 0, next);
-                    v += px * LC_VLEN;
-                    m += px * 2 * LC_VLEN;
-                }
-            }
+            for (int j = pos; j < end; j++, next = 0)
+                wino_multiply_tiles(r, r->v + j * r->v_pos + b * r->v_blk, u, blocks, last,
+                                    r->m + j * r->m_pos, b == 0, next);
         }
         pos = end;
     }

@@ -157,24 +157,15 @@ WINO_NOINLINE void wino_expand(const lc_winograd_run *r, const float *w, int64_t
 
 static void wino_late_more(const lc_winograd_run *r, int64_t b, int64_t blocks, int last)
 {
-    const int64_t parts = (r->tiles + WINO_PX - 1) / WINO_PX;
-    const int64_t each = r->tiles / parts, longer = r->tiles % parts;
     const int64_t tap = LC_VLEN * r->nv * LC_VLEN;
     const float *w = r->u + b * 9 * tap, *next = w + blocks * 9 * tap;
     wino_expand(r, w, blocks);
-    for (int pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++) {
-        const float *v = r->v + pos * r->v_pos + b * r->v_blk;
-        const float *u = r->late + pos * LC_WINOGRAD_LATE_POS(LC_VLEN);
-        float *m = r->m + pos * r->m_pos;
-        for (int64_t i = 0; i < parts; i++) {
-            const int64_t px = each + (i < longer);
-            const bool ahead = i == 0 && pos % 4 == 0; /* a ninth of the filters each time */
-            wino_multiply_by_px[px](v, r->v_blk, u, blocks, last, m, b == 0,
-                                    ahead ? next + pos / 4 * blocks * tap : 0);
-            v += px * LC_VLEN;
-            m += px * 2 * LC_VLEN;
-        }
-    }
+    for (int pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++)
+        wino_multiply_tiles(r, r->v + pos * r->v_pos + b * r->v_blk,
+                            r->late + pos * LC_WINOGRAD_LATE_POS(LC_VLEN), blocks, last,
+                            r->m + pos * r->m_pos, b == 0,
+                            /* a ninth of the filters each time */
+                            pos % 4 == 0 ? next + pos / 4 * blocks * tap : 0);
 }
 
 static void wino_multiply_late(const lc_winograd_run *r)

@@ -5,7 +5,8 @@
 #include "ops/conv_form.h"
 #include "ops/op_util.h"
 
-/* The parts of V and M, one per position, should not start at the same place in the sets of the L1 cache. */
+/* The parts of V and M, one per position, should not start at the same place in the sets of the L1
+ * cache. */
 #define SKEW 16
 
 /* Tiles per block: at least so many, even if V then leaves the L2 cache, since the weights are read
@@ -66,8 +67,8 @@ void lc_winograd_schedule(lc_step *step, int64_t l2)
     r->v_pos = r->blocks * r->v_blk + SKEW;
     r->m_pos = tiles * 2 * block + SKEW;
     p->v_floats = positions * r->v_pos;
-    step->items[0] = f->groups * p->blocks * p->splits;
     p->m_floats = positions * r->m_pos;
+    step->items[0] = f->groups * p->blocks * p->splits;
     const int64_t late = r->form->late ? positions * LC_WINOGRAD_LATE_POS(block) : 0;
     step->thread_bytes = (size_t)(p->v_floats + p->m_floats + late) * sizeof(float);
 }

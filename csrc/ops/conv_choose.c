@@ -97,7 +97,7 @@ static const char *refuse_tiles(const conv_layer *l)
 
 static int64_t tiles_of(const conv_layer *l, int64_t tile)
 {
-    return (l->y->dim[2] + tile - 1) / tile * ((l->y->dim[3] + tile - 1) / tile);
+    return lc_count_mul(lc_ceil_div(l->y->dim[2], tile), lc_ceil_div(l->y->dim[3], tile));
 }
 
 static const char *avoid_tiles(const conv_layer *l)
@@ -273,8 +273,7 @@ int lc_conv_algorithm_named(const char *name)
 
 static int64_t images_times(const conv_layer *l, int64_t unit)
 {
-    const int64_t rows = (l->y->dim[2] + unit - 1) / unit, cols = (l->y->dim[3] + unit - 1) / unit;
-    return lc_count_mul(l->y->dim[0], lc_count_mul(rows, cols));
+    return lc_count_mul(l->y->dim[0], tiles_of(l, unit));
 }
 
 static const char *refuse_grad_tiles(const conv_layer *l)
