@@ -95,6 +95,8 @@ lc_status lc_ir_extract(const lc_graph *g, int n, const lc_value *outs, bool kep
 lc_status lc_ir_make_key(lc_graph_work *work, int threads);
 /* A copy with memory of its own. */
 lc_status lc_ir_copy(const lc_ir *from, lc_ir *to);
+/* Does the node depend on parameters alone? Its result, a blob, is then kept. */
+bool lc_ir_is_constant(const lc_ir *ir, const lc_ir_node *n);
 lc_status lc_ir_add_out(lc_ir *ir, lc_value v);
 /* Nodes of part 0 first, in the order they have. */
 lc_status lc_ir_sort_parts(lc_ir *ir);

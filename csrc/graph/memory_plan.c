@@ -1,6 +1,8 @@
 /* Memory planning: one arena for all intermediate values.
  *
- * A value lives from the step that writes it to the last one that reads it or a view of it.
+ * A value lives from the step that writes it to the last one that reads it or a view of it; where
+ * parts of the batch take turns (parts.c), from before the first turn or until after the last one,
+ * unless it is of no use outside: then it needs room for one part only.
  * Placement is greedy by size (Pisarchyk and Lee 2020, "Efficient memory management for deep neural
  * net inference"): the largest values first, each at the lowest offset that is free during its
  * life. While the arena is larger than what is alive at once, the block that sticks out is placed
@@ -125,9 +127,45 @@ static bool in_place(const lc_plan *plan, const lc_ir_node *n, const int *last, 
     if (!(n->op->flags & LC_OP_INPLACE))
         return false;
     int x = lc_ir_in(ir, n)[0], y = lc_ir_out(ir, n)[0], r = root(plan, x);
+    const bool parts = plan->parts[plan->step_nodes[step]] > 1;
     return plan->places[r].kind == LC_PLACE_ARENA && plan->places[y].kind == LC_PLACE_ARENA &&
+           plan->places[r].one_part == parts && plan->places[y].one_part == parts &&
            last[r] == step &&
            memcmp(&ir->values[x].desc, &ir->values[y].desc, sizeof(lc_desc)) == 0;
+}
+
+/* The values of which no more than one part is alive: touched in one section alone, and there as
+ * parts. from: room for a number per value. */
+static void find_one_part(lc_plan *plan, int *from)
+{
+    const lc_ir *ir = &plan->ir;
+    for (int v = 0; v < ir->n_values; v++) {
+        plan->places[v].one_part = plan->places[v].kind == LC_PLACE_ARENA;
+        from[v] = -1;
+    }
+    for (int s = 0, first, last; s < plan->n_steps; s++) {
+        const lc_step *step = &plan->steps[plan->step_nodes[s]];
+        const lc_ir_node *n = &ir->nodes[plan->step_nodes[s]];
+        lc_plan_section(plan, s, &first, &last);
+        for (int k = 0; k < n->n_in + n->n_out; k++) {
+            const bool in = k < n->n_in;
+            const lc_value v = in ? lc_ir_in(ir, n)[k] : lc_ir_out(ir, n)[k - n->n_in];
+            const lc_desc *d = in ? &step->in[k] : &step->out[k - n->n_in];
+            const int r = root(plan, v);
+            if (from[r] < 0)
+                from[r] = first;
+            if (from[r] != first || d->dim[0] == ir->values[v].desc.dim[0])
+                plan->places[r].one_part = false;
+        }
+    }
+}
+
+static size_t value_bytes(const lc_plan *plan, int v, int step)
+{
+    lc_desc d = plan->ir.values[v].desc;
+    if (plan->places[v].one_part)
+        d.dim[0] = lc_plan_part_images(plan, plan->step_nodes[step], 0);
+    return lc_desc_bytes(&d);
 }
 
 lc_status lc_plan_memory(lc_plan *plan)
@@ -151,7 +189,7 @@ lc_status lc_plan_memory(lc_plan *plan)
                              : value->kind == LC_VALUE_PARAM ? LC_PLACE_PARAM
                                                              : LC_PLACE_NONE;
         if (plan->places[v].kind != LC_PLACE_CONST)
-            plan->places[v] = (lc_place){kind, value->index};
+            plan->places[v] = (lc_place){.kind = kind, .at = value->index};
         last[v] = first[v] = -1;
     }
     for (int s = 0; s < n_steps; s++) {
@@ -160,7 +198,7 @@ lc_status lc_plan_memory(lc_plan *plan)
             plan->places[lc_ir_out(ir, n)[o]].kind = LC_PLACE_ARENA;
     }
     for (int i = 0; i < ir->n_outs; i++)
-        plan->places[ir->outs[i]] = (lc_place){LC_PLACE_OUTPUT, i};
+        plan->places[ir->outs[i]] = (lc_place){.kind = LC_PLACE_OUTPUT, .at = i};
 
     /* Views share the memory of what they look at; their steps vanish. */
     int kept = 0;
@@ -173,7 +211,7 @@ lc_status lc_plan_memory(lc_plan *plan)
             in = ir->values[x].desc;
             out = ir->values[y].desc;
             if (n->op->is_view(n->attr, 1, &in, &out)) {
-                plan->places[y] = (lc_place){LC_PLACE_VIEW, x};
+                plan->places[y] = (lc_place){.kind = LC_PLACE_VIEW, .at = x};
                 continue;
             }
         }
@@ -182,15 +220,22 @@ lc_status lc_plan_memory(lc_plan *plan)
     plan->n_steps = n_steps = kept;
 
     /* Lives, by root. */
-    for (int s = 0; s < n_steps; s++) {
+    find_one_part(plan, first);
+    for (int v = 0; v < n_values; v++)
+        first[v] = -1;
+    for (int s = 0, from, upto; s < n_steps; s++) {
         const lc_ir_node *n = &ir->nodes[plan->step_nodes[s]];
-        for (int k = 0; k < n->n_in; k++)
-            last[root(plan, lc_ir_in(ir, n)[k])] = s;
+        lc_plan_section(plan, s, &from, &upto);
+        for (int k = 0; k < n->n_in; k++) {
+            const int r = root(plan, lc_ir_in(ir, n)[k]);
+            last[r] = plan->places[r].one_part ? s : upto;
+        }
         for (int o = 0; o < n->n_out; o++) {
-            int v = lc_ir_out(ir, n)[o];
-            first[v] = s;
-            if (last[v] < s)
-                last[v] = s;
+            const int v = lc_ir_out(ir, n)[o];
+            const bool one = plan->places[v].one_part;
+            first[v] = one ? s : from;
+            if (last[v] < (one ? s : upto))
+                last[v] = one ? s : upto;
         }
     }
     for (int v = 0; v < n_values; v++) /* read by packing alone: no run looks at it */
@@ -201,18 +246,20 @@ lc_status lc_plan_memory(lc_plan *plan)
         if (!in_place(plan, n, last, s))
             continue;
         int y = lc_ir_out(ir, n)[0], r = root(plan, lc_ir_in(ir, n)[0]);
-        plan->places[y] = (lc_place){LC_PLACE_VIEW, r};
+        plan->places[y] = (lc_place){.kind = LC_PLACE_VIEW, .at = r};
         last[r] = last[y];
     }
 
     for (int v = 0; v < n_values; v++)
         if (plan->places[v].kind == LC_PLACE_ARENA)
             blocks[n_blocks++] =
-                (block){v, first[v], last[v], round_up(lc_desc_bytes(&ir->values[v].desc)), 0, 0};
-    for (int s = 0; s < n_steps; s++)
-        if (plan->steps[plan->step_nodes[s]].shared_bytes)
-            blocks[n_blocks++] = (block){
-                -1 - s, s, s, round_up(plan->steps[plan->step_nodes[s]].shared_bytes), 0, 0};
+                (block){v, first[v], last[v], round_up(value_bytes(plan, v, first[v])), 0, 0};
+    for (int s = 0; s < n_steps; s++) {
+        const lc_step *step = &plan->steps[plan->step_nodes[s]];
+        const size_t a = step->shared_bytes, b = step[ir->n_nodes].shared_bytes;
+        if (a || b)
+            blocks[n_blocks++] = (block){-1 - s, s, s, round_up(a > b ? a : b), 0, 0};
+    }
     plan->bound_bytes = largest_alive(blocks, n_blocks, n_steps, per_step);
     LC_TRY_GOTO(place_blocks(blocks, n_blocks, plan->bound_bytes, &plan->arena_bytes), done);
     for (int i = 0; i < n_blocks; i++) {

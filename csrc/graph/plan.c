@@ -47,47 +47,59 @@ static unsigned char pieces_for(double seconds)
     return (unsigned char)(pieces < 1 ? 1 : pieces > MAX_PIECES ? MAX_PIECES : pieces);
 }
 
+/* The step of node i with that part of the batch; descs go to *d. */
+static lc_status prepare_step(lc_plan *plan, lc_step *s, int i, int64_t part,
+                              const lc_kernels *kernels, lc_desc **d)
+{
+    const lc_ir *ir = &plan->ir;
+    const lc_ir_node *n = &ir->nodes[i];
+    s->op = n->op;
+    s->attr = n->attr;
+    s->n_in = n->n_in;
+    s->n_out = n->n_out;
+    s->in = *d;
+    for (int k = 0; k < n->n_in; k++)
+        *(*d)++ = lc_plan_part_desc(plan, i, lc_ir_in(ir, n)[k], part);
+    s->out = *d;
+    for (int k = 0; k < n->n_out; k++)
+        *(*d)++ = lc_plan_part_desc(plan, i, lc_ir_out(ir, n)[k], part);
+    s->threads = plan->threads;
+    s->kernels = kernels;
+    s->phases = 1;
+    for (int p = 0; p < LC_MAX_PHASES; p++)
+        s->items[p] = 1;
+    s->algorithm = n->op->name;
+    plan->pieces[s - plan->steps] = pieces_for(node_seconds(ir, n) / (double)plan->parts[i]);
+    if (n->op->prepare)
+        LC_TRY(n->op->prepare(s));
+    if (s->thread_bytes > plan->thread_bytes)
+        plan->thread_bytes = (s->thread_bytes + LC_ALIGN - 1) / LC_ALIGN * LC_ALIGN;
+    return LC_OK;
+}
+
 static lc_status prepare_steps(lc_plan *plan, const lc_kernels *kernels)
 {
     lc_ir *ir = &plan->ir;
     size_t total = 0;
+    const size_t n_steps = 2 * (size_t)ir->n_nodes;
     for (int i = 0; i < ir->n_nodes; i++)
-        total += (size_t)(ir->nodes[i].n_in + ir->nodes[i].n_out);
-    plan->steps = lc_alloc_zero((size_t)ir->n_nodes * sizeof *plan->steps + 1);
+        total += 2 * (size_t)(ir->nodes[i].n_in + ir->nodes[i].n_out);
+    plan->steps = lc_alloc_zero(n_steps * sizeof *plan->steps + 1);
     plan->descs = lc_alloc(total * sizeof *plan->descs + 1);
-    plan->pieces = lc_alloc((size_t)ir->n_nodes + 1);
+    plan->pieces = lc_alloc(n_steps + 1);
     if (!plan->steps || !plan->descs || !plan->pieces)
         return LC_ERR_MEMORY;
     lc_desc *d = plan->descs;
     for (int i = 0; i < ir->n_nodes; i++) {
-        const lc_ir_node *n = &ir->nodes[i];
-        lc_step *s = &plan->steps[i];
-        s->op = n->op;
-        s->attr = n->attr;
-        s->n_in = n->n_in;
-        s->n_out = n->n_out;
-        s->in = d;
-        for (int k = 0; k < n->n_in; k++)
-            *d++ = ir->values[lc_ir_in(ir, n)[k]].desc;
-        s->out = d;
-        for (int k = 0; k < n->n_out; k++)
-            *d++ = ir->values[lc_ir_out(ir, n)[k]].desc;
-        s->threads = plan->threads;
-        s->kernels = kernels;
-        s->phases = 1;
-        for (int p = 0; p < LC_MAX_PHASES; p++)
-            s->items[p] = 1;
-        s->algorithm = n->op->name;
-        plan->pieces[i] = pieces_for(node_seconds(ir, n));
-        if (n->op->prepare)
-            LC_TRY(n->op->prepare(s));
-        if (s->thread_bytes > plan->thread_bytes)
-            plan->thread_bytes = (s->thread_bytes + LC_ALIGN - 1) / LC_ALIGN * LC_ALIGN;
+        const int64_t last = plan->parts[i] - 1;
+        LC_TRY(prepare_step(plan, &plan->steps[i], i, 0, kernels, &d));
+        if (lc_plan_part_images(plan, i, last) < lc_plan_part_images(plan, i, 0))
+            LC_TRY(prepare_step(plan, &plan->steps[ir->n_nodes + i], i, last, kernels, &d));
     }
     return LC_OK;
 }
 
-static bool depends_on_parameters_alone(const lc_ir *ir, const lc_ir_node *n)
+bool lc_ir_is_constant(const lc_ir *ir, const lc_ir_node *n)
 {
     if (n->n_out != 1 || ir->values[lc_ir_out(ir, n)[0]].desc.dtype != LC_BLOB)
         return false;
@@ -114,11 +126,12 @@ static lc_status split_constants(lc_plan *plan)
     int *params = plan->constant_params;
     for (int i = 0; i < ir->n_nodes; i++) {
         const lc_ir_node *n = &ir->nodes[i];
-        if (plan->gradients.reached || !depends_on_parameters_alone(ir, n)) {
+        if (plan->gradients.reached || !lc_ir_is_constant(ir, n)) {
             plan->step_nodes[plan->n_steps++] = i;
             continue;
         }
-        plan->places[lc_ir_out(ir, n)[0]] = (lc_place){LC_PLACE_CONST, plan->n_constants};
+        plan->places[lc_ir_out(ir, n)[0]] =
+            (lc_place){.kind = LC_PLACE_CONST, .at = plan->n_constants};
         plan->constants[plan->n_constants++] = (lc_constant){i, n->n_in, params};
         for (int k = 0; k < n->n_in; k++)
             *params++ = ir->values[lc_ir_in(ir, n)[k]].index;
@@ -164,10 +177,10 @@ static lc_status split_parts(lc_plan *plan)
         }
     }
     lc_free(forward);
-    for (int s = 0; s < plan->n_steps; s++) {
-        const lc_ir_node *n = &ir->nodes[plan->step_nodes[s]];
+    for (int t = 0; t < plan->n_turns; t++) {
+        const lc_ir_node *n = &ir->nodes[plan->step_nodes[plan->turns[t].row]];
         if (n->part == 0) {
-            plan->n_first = s + 1;
+            plan->n_first = t + 1;
             plan->first_in += n->n_in;
             plan->first_out += n->n_out;
         }
@@ -193,14 +206,12 @@ lc_status lc_plan_create(const lc_ir *ir, int threads, lc_plan **out)
     plan->threads = threads;
     if (estimate_seconds(&plan->ir) < REGION_SECONDS + BARRIER_SECONDS * plan->ir.n_nodes)
         plan->threads = 1;
+    LC_TRY_GOTO(lc_plan_find_parts(plan), fail);
     LC_TRY_GOTO(prepare_steps(plan, kernels), fail);
     LC_TRY_GOTO(split_constants(plan), fail);
     LC_TRY_GOTO(lc_plan_memory(plan), fail);
+    LC_TRY_GOTO(lc_plan_make_turns(plan), fail);
     LC_TRY_GOTO(split_parts(plan), fail);
-    for (int s = 0; s < plan->n_steps; s++) {
-        plan->n_in += plan->steps[plan->step_nodes[s]].n_in;
-        plan->n_out += plan->steps[plan->step_nodes[s]].n_out;
-    }
     *out = plan;
     return LC_OK;
 fail:
@@ -217,13 +228,15 @@ void lc_plan_destroy(lc_plan *plan)
         plan->idle = e->next;
         lc_execution_destroy(e);
     }
-    for (int i = 0; plan->steps && i < plan->ir.n_nodes; i++)
+    for (int i = 0; plan->steps && i < 2 * plan->ir.n_nodes; i++)
         lc_free(plan->steps[i].prep);
     lc_free(plan->steps);
     lc_free(plan->descs);
     lc_free(plan->pieces);
     lc_free(plan->step_nodes);
     lc_free(plan->shared_at);
+    lc_free(plan->parts);
+    lc_free(plan->turns);
     lc_free(plan->constants);
     lc_free(plan->constant_params);
     lc_free(plan->places);

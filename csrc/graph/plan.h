@@ -20,6 +20,7 @@ typedef enum lc_place_kind {
 
 typedef struct lc_place {
     lc_place_kind kind;
+    bool one_part; /* ARENA: every part of the batch lies here in its turn; else all together */
     int64_t at;
 } lc_place;
 
@@ -30,6 +31,14 @@ typedef struct lc_constant {
     int n_params;
     const int *params; /* numbers, in the order of the node's inputs */
 } lc_constant;
+
+/* One execution of a run step: on all images, or on one part of them (parts.c). */
+typedef struct lc_turn {
+    const lc_step *step;
+    int row;           /* number of the run step */
+    int64_t image;     /* the first of those that it is for */
+    int64_t shared_at; /* arena offset of its shared scratch */
+} lc_turn;
 
 typedef struct lc_plan lc_plan;
 typedef struct lc_execution lc_execution;
@@ -48,20 +57,22 @@ struct lc_plan {
 
     lc_ir ir;              /* after all passes; steps refer to its values */
     lc_place *places;      /* per value */
-    lc_step *steps;        /* per node */
+    lc_step *steps;        /* per node; then again, for its shorter parts */
     lc_desc *descs;        /* what the steps' in and out point into */
-    unsigned char *pieces; /* per node: in how many pieces a thread does its share, so that a stop
+    unsigned char *pieces; /* per step: in how many pieces a thread does its share, so that a stop
                               is noticed within long steps */
     int *step_nodes;       /* the nodes that are run, in order */
     int64_t *shared_at;    /* per run step: arena offset of its shared scratch */
+    int64_t *parts;        /* per node: in how many parts it does the batch */
+    lc_turn *turns;        /* what is run, in order */
     lc_constant *constants;
     int *constant_params;
-    int n_steps, n_constants;
-    int n_in, n_out; /* arguments of all run steps together */
+    int n_steps, n_turns, n_constants;
+    int n_in, n_out; /* arguments of all turns together */
 
-    /* With backward: run steps [n_first, n_steps) are its, and constants are run steps too. */
+    /* With backward: turns [n_first, n_turns) are its, and constants are run steps too. */
     int n_first;
-    int first_in, first_out; /* arguments of the steps before n_first */
+    int first_in, first_out; /* arguments of the turns before n_first */
     lc_gradients gradients;
     lc_value *kept; /* values in the arena that backward reads of forward */
     int n_kept;
@@ -78,6 +89,18 @@ struct lc_plan {
  * result. */
 lc_status lc_plan_create(const lc_ir *ir, int threads, lc_plan **out);
 void lc_plan_destroy(lc_plan *plan);
+
+/* --- parts of the batch (parts.c). Sizes of parts differ by one at most, the larger come first. */
+/* Decides which nodes run on parts of the batch: plan->parts. */
+lc_status lc_plan_find_parts(lc_plan *plan);
+int64_t lc_plan_part_images(const lc_plan *plan, int i, int64_t part);
+/* The desc of value v as node i sees it with that part. */
+lc_desc lc_plan_part_desc(const lc_plan *plan, int i, lc_value v, int64_t part);
+/* First and last of the run steps that are run together for one part after the other: `step` itself
+ * where a turn is for all images. */
+void lc_plan_section(const lc_plan *plan, int step, int *first, int *last);
+/* plan->turns from the run steps, and the numbers of arguments. */
+lc_status lc_plan_make_turns(lc_plan *plan);
 
 /* Drops views from plan->step_nodes, gives every value a place (those of constants have theirs),
  * and sets shared_at, arena_bytes and bound_bytes (memory_plan.c). */
@@ -117,7 +140,7 @@ typedef struct lc_scopes {
     int32_t at[];     /* per extracted node: where its path starts */
 } lc_scopes;
 lc_status lc_scopes_take(lc_graph *g, lc_scopes **out); /* lc_free */
-/* Run steps [begin, end); those before have been skipped or run. scopes: for the profile; NULL: none
+/* Run turns [begin, end); those before have been skipped or run. scopes: for the profile; NULL: none
  * is asked for. */
 lc_status lc_run_steps(const lc_scopes *scopes, const lc_plan *plan, lc_execution *e, int begin,
                        int end, const lc_run_options *options);

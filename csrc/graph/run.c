@@ -18,18 +18,17 @@ typedef struct share {
 
 #define MAX_UNITS (((int64_t)1 << 24) - 1)
 
-/* A list of steps to be run by one team. */
+/* A list of turns to be run by one team. */
 typedef struct team_run {
     const lc_plan *plan;
-    const int *nodes; /* plan->steps[nodes[i]] */
-    int n_steps;
+    const lc_turn *turns;
+    int n_turns;
     const void *const *in; /* argument lists, one after the other */
     void *const *out;
-    const int64_t *shared_at; /* NULL: no step has shared scratch */
     unsigned char *arena, *scratch;
     const lc_run_options *options;
     share *shares;   /* per thread */
-    double *seconds; /* per step, or NULL */
+    double *seconds; /* per run step, or NULL */
 
     double next_check; /* caller's thread only */
     atomic_int failed; /* an lc_status; set by whoever fails or is told to stop first */
@@ -134,10 +133,9 @@ static void team_main(void *ctx, int tid, int team)
     phase_view view = {.number = 1, .tid = tid, .team = team};
     size_t in_at = 0, out_at = 0;
     double started = r->seconds ? lc_seconds() : 0;
-    for (int i = 0; i < r->n_steps; i++) {
-        const lc_step *s = &r->plan->steps[r->nodes[i]];
-        lc_bind bind = {r->in + in_at, r->out + out_at,
-                        r->shared_at ? r->arena + r->shared_at[i] : NULL,
+    for (int i = 0; i < r->n_turns; i++) {
+        const lc_step *s = r->turns[i].step;
+        lc_bind bind = {r->in + in_at, r->out + out_at, r->arena + r->turns[i].shared_at,
                         r->scratch + (size_t)tid * r->plan->thread_bytes, false};
         in_at += (size_t)s->n_in;
         out_at += (size_t)s->n_out;
@@ -154,7 +152,7 @@ static void team_main(void *ctx, int tid, int team)
         }
         if (r->seconds && tid == 0) {
             double now = lc_seconds();
-            r->seconds[i] = now - started;
+            r->seconds[r->turns[i].row - r->turns[0].row] += now - started;
             started = now;
         }
     }
@@ -187,6 +185,15 @@ static void drop_constants(const lc_plan *plan, lc_execution *e)
 
 /* --- binding values to memory */
 
+/* Where what a turn sees as `d` of value v lies, if its first image is that one. */
+static void *part_at(const lc_plan *plan, const lc_execution *e, lc_value v, const lc_desc *d,
+                     int64_t image)
+{
+    if (image == 0 || plan->places[v].one_part || d->dim[0] == plan->ir.values[v].desc.dim[0])
+        return e->data[v];
+    return (char *)e->data[v] + lc_desc_bytes(d) / (size_t)d->dim[0] * (size_t)image;
+}
+
 lc_status lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory *m)
 {
     for (int v = 0; v < plan->ir.n_values; v++) {
@@ -216,12 +223,15 @@ lc_status lc_run_bind(const lc_plan *plan, lc_execution *e, const lc_run_memory 
         e->data[v] = data;
     }
     size_t in_at = 0, out_at = 0;
-    for (int s = 0; s < plan->n_steps; s++) {
-        const lc_ir_node *n = &plan->ir.nodes[plan->step_nodes[s]];
+    for (int t = 0; t < plan->n_turns; t++) {
+        const lc_turn *turn = &plan->turns[t];
+        const lc_ir_node *n = &plan->ir.nodes[plan->step_nodes[turn->row]];
+        const lc_step *s = turn->step;
         for (int k = 0; k < n->n_in; k++)
-            e->in[in_at++] = e->data[lc_ir_in(&plan->ir, n)[k]];
+            e->in[in_at++] = part_at(plan, e, lc_ir_in(&plan->ir, n)[k], &s->in[k], turn->image);
         for (int o = 0; o < n->n_out; o++)
-            e->out[out_at++] = e->data[lc_ir_out(&plan->ir, n)[o]];
+            e->out[out_at++] =
+                part_at(plan, e, lc_ir_out(&plan->ir, n)[o], &s->out[o], turn->image);
     }
     return LC_OK;
 }
@@ -309,14 +319,18 @@ static void finish_profile(const lc_plan *plan, int begin, int n_steps, lc_profi
         row->op = s->op->name;
         row->algorithm = s->algorithm;
         row->seconds = seconds[i];
-        row->macs = s->op->macs ? s->op->macs(s->attr, s->n_in, s->in, s->out) : 0;
+        const lc_ir_node *n = &plan->ir.nodes[plan->step_nodes[begin + i]];
+        const lc_value *in = lc_ir_in(&plan->ir, n), *out = lc_ir_out(&plan->ir, n);
         for (int k = 0; k < s->n_in; k++)
-            row->bytes += (int64_t)lc_desc_bytes(&s->in[k]);
+            row->bytes += (int64_t)lc_desc_bytes(&plan->ir.values[in[k]].desc);
         for (int k = 0; k < s->n_out; k++)
-            row->bytes += (int64_t)lc_desc_bytes(&s->out[k]);
+            row->bytes += (int64_t)lc_desc_bytes(&plan->ir.values[out[k]].desc);
         if (s->n_in)
-            row->in0 = s->in[0];
-        row->out0 = s->out[0];
+            row->in0 = plan->ir.values[in[0]].desc;
+        row->out0 = plan->ir.values[out[0]].desc;
+        row->macs = s->op->macs ? s->op->macs(s->attr, s->n_in, s->in, s->out) : 0;
+        if (s->out[0].dim[0] != row->out0.dim[0]) /* a part of the batch */
+            row->macs = row->macs / s->out[0].dim[0] * row->out0.dim[0];
     }
 }
 
@@ -335,27 +349,27 @@ lc_status lc_run_steps(const lc_scopes *scopes, const lc_plan *plan, lc_executio
     bool described = false; /* the profile has names for the rows to come */
     lc_status status = LC_OK;
     int later = begin > 0; /* backward: it begins where forward ends */
+    const int row = begin < end ? plan->turns[begin].row : 0;
+    const int n_rows = begin < end ? plan->turns[end - 1].row + 1 - row : 0;
     if (options && options->profile)
-        LC_TRY_GOTO(start_profile(scopes, plan, begin, end - begin, options->profile, &seconds),
-                    done);
+        LC_TRY_GOTO(start_profile(scopes, plan, row, n_rows, options->profile, &seconds), done);
     described = seconds != NULL;
     team_run r = {.plan = plan,
-                  .nodes = plan->step_nodes + begin,
-                  .n_steps = end - begin,
+                  .turns = plan->turns + begin,
+                  .n_turns = end - begin,
                   .in = e->in + (later ? plan->first_in : 0),
                   .out = e->out + (later ? plan->first_out : 0),
-                  .shared_at = plan->shared_at + begin,
                   .arena = e->arena,
                   .scratch = e->arena + plan->arena_bytes,
                   .options = options,
                   .seconds = seconds};
     LC_TRY_GOTO(run_team(&r, plan->threads), done);
     if (described)
-        finish_profile(plan, begin, end - begin, options->profile, seconds, r.team);
+        finish_profile(plan, row, n_rows, options->profile, seconds, r.team);
     described = false;
 done:
     if (described)
-        drop_profile(end - begin, options->profile);
+        drop_profile(n_rows, options->profile);
     lc_free(seconds);
     return status;
 }

@@ -273,7 +273,7 @@ static lc_status run_backward(lc_tape *t, const void *const *dy, void *const *dx
     lc_run_memory memory = {t->inputs, t->sources, t->outputs};
     status = lc_run_bind(t->plan, e, &memory);
     if (status == LC_OK)
-        status = lc_run_steps(t->scopes, t->plan, e, t->plan->n_first, t->plan->n_steps, options);
+        status = lc_run_steps(t->scopes, t->plan, e, t->plan->n_first, t->plan->n_turns, options);
     if (e != t->execution)
         lc_execution_release(t->plan, e);
 done:

@@ -201,7 +201,7 @@ static lc_status backward(const lc_backward *g)
 const lc_op lc_op_batch_norm = {
     .name = "batch_norm",
     .attr_size = sizeof(lc_batch_norm_attr),
-    .flags = LC_OP_INPLACE | LC_OP_KEEPS_LAYOUT | LC_OP_CHEAP,
+    .flags = LC_OP_INPLACE | LC_OP_KEEPS_LAYOUT | LC_OP_CHEAP | LC_OP_PER_IMAGE,
     .infer = infer,
     .layout = layout,
     .prepare = prepare,

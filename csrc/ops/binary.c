@@ -364,7 +364,7 @@ static lc_status backward(const lc_backward *g)
 const lc_op lc_op_binary = {
     .name = "binary",
     .attr_size = sizeof(lc_binary_attr),
-    .flags = LC_OP_INPLACE | LC_OP_KEEPS_LAYOUT,
+    .flags = LC_OP_INPLACE | LC_OP_KEEPS_LAYOUT | LC_OP_PER_IMAGE,
     .infer = infer,
     .layout = layout,
     .prepare = prepare,

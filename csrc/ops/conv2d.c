@@ -683,6 +683,7 @@ static int64_t conv_macs(const void *attr, int n_in, const lc_desc *in, const lc
 const lc_op lc_op_conv2d = {
     .name = "conv2d",
     .attr_size = sizeof(lc_conv2d_attr),
+    .flags = LC_OP_PER_IMAGE,
     .infer = conv_infer,
     .layout = conv_layout,
     .insists = conv_insists,

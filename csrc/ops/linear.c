@@ -147,6 +147,7 @@ static lc_status linear_backward(const lc_backward *g)
 const lc_op lc_op_linear = {
     .name = "linear",
     .attr_size = sizeof(lc_linear_attr),
+    .flags = LC_OP_PER_IMAGE,
     .infer = linear_infer,
     .pack = linear_pack,
     .set_packed = linear_set_packed,

@@ -117,7 +117,10 @@ enum { /* lc_op.flags */
        /* elementwise and cheap: backward computes it again rather than keep its result */
        LC_OP_CHEAP = 8,
        /* its results are small against its inputs: kept even where a block is computed again */
-       LC_OP_STATISTICS = 16
+       LC_OP_STATISTICS = 16,
+       /* image i (along dim 0) of every output depends on image i of the inputs alone, and on inputs
+        * that have no images: parameters, or one for all. So it may run on a part of the batch. */
+       LC_OP_PER_IMAGE = 32
 };
 
 /* How a packing op goes back, nearly: its rounded products are undone, rounded again. What is left

@@ -233,7 +233,7 @@ static lc_status backward(const lc_backward *g)
 const lc_op lc_op_pool2d = {
     .name = "pool2d",
     .attr_size = sizeof(lc_pool2d_attr),
-    .flags = LC_OP_KEEPS_LAYOUT,
+    .flags = LC_OP_KEEPS_LAYOUT | LC_OP_PER_IMAGE,
     .infer = infer,
     .layout = layout,
     .prepare = prepare,

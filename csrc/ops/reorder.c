@@ -112,7 +112,7 @@ static lc_status run(const lc_step *step, const lc_bind *bind, int phase, int64_
 
 const lc_op lc_op_reorder = {
     .name = "reorder",
-    .flags = LC_OP_CPU_ONLY_MOVE,
+    .flags = LC_OP_CPU_ONLY_MOVE | LC_OP_PER_IMAGE,
     .infer = infer,
     .layout = layout,
     .is_view = is_view,

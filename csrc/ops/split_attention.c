@@ -129,6 +129,7 @@ static lc_status gap_backward(const lc_backward *g)
 const lc_op lc_op_split_gap = {
     .name = "split_gap",
     .attr_size = sizeof(lc_split_attr),
+    .flags = LC_OP_PER_IMAGE,
     .infer = gap_infer,
     .layout = gap_layout,
     .insists = x_insists,
@@ -248,6 +249,7 @@ static lc_status softmax_backward(const lc_backward *g)
 const lc_op lc_op_split_softmax = {
     .name = "split_softmax",
     .attr_size = sizeof(lc_split_attr),
+    .flags = LC_OP_PER_IMAGE,
     .infer = softmax_infer,
     .layout = softmax_layout,
     .prepare = softmax_prepare,
@@ -323,6 +325,7 @@ static lc_status apply_backward(const lc_backward *g)
 const lc_op lc_op_split_apply = {
     .name = "split_apply",
     .attr_size = sizeof(lc_split_attr),
+    .flags = LC_OP_PER_IMAGE,
     .infer = apply_infer,
     .layout = apply_layout,
     .insists = x_insists,
