@@ -340,9 +340,10 @@ static void wino_output_1x1_twice(const lc_winograd_run *r)
 }
 
 /* `px` tiles from v and m on, `blocks` input blocks, `last` channels of the last one. `next`: weights
- * that will be wanted soon. */
+ * that will be wanted soon, so many lines for four channels. */
 WINO_INLINE void wino_multiply_px(const int px, const float *v, int64_t v_blk, const float *u,
-                                  int64_t blocks, int last, float *m, bool first, const float *next)
+                                  int64_t blocks, int last, float *m, bool first, const float *next,
+                                  int lines)
 {
     lc_v acc[WINO_PX][2];
     WINO_UNROLL
@@ -351,12 +352,8 @@ WINO_INLINE void wino_multiply_px(const int px, const float *v, int64_t v_blk, c
     for (int64_t b = 0; b < blocks; b++, v += v_blk) {
         const int channels = b == blocks - 1 ? last : LC_VLEN;
         for (int c = 0; c < channels; c += 4) {
-            if (next) {
-                WINO_UNROLL
-                for (int k = 0; k < 8 * LC_VLEN; k += 16)
-                    __builtin_prefetch(next + k, 0, 2);
-                next += 8 * LC_VLEN;
-            }
+            for (int k = 0; k < lines; k++, next += 16)
+                __builtin_prefetch(next, 0, 2);
             WINO_UNROLL
             for (int k = 0; k < 4; k++) {
                 lc_v w0 = lc_v_loadu(u + k * 2 * LC_VLEN);
@@ -380,14 +377,14 @@ WINO_INLINE void wino_multiply_px(const int px, const float *v, int64_t v_blk, c
 }
 
 typedef void (*wino_multiply_fn)(const float *v, int64_t v_blk, const float *u, int64_t blocks,
-                                 int last, float *m, bool first, const float *next);
+                                 int last, float *m, bool first, const float *next, int lines);
 
 #define WINO_MULTIPLY(PX)                                                                          \
     WINO_NOINLINE void wino_multiply_##PX(const float *v, int64_t v_blk, const float *u,           \
                                           int64_t blocks, int last, float *m, bool first,          \
-                                          const float *next)                                       \
+                                          const float *next, int lines)                            \
     {                                                                                              \
-        wino_multiply_px(PX, v, v_blk, u, blocks, last, m, first, next);                           \
+        wino_multiply_px(PX, v, v_blk, u, blocks, last, m, first, next, lines);                    \
     }
 
 WINO_MULTIPLY(1)
@@ -427,18 +424,23 @@ static const wino_multiply_fn wino_multiply_by_px[WINO_PX + 1] = {
 #endif
 };
 
-/* All tiles of a position. */
+/* All tiles of a position. `next`: as many weights as u has; NULL: none. */
 WINO_INLINE void wino_multiply_tiles(const lc_winograd_run *r, const float *v, const float *u,
                                      int64_t blocks, int last, float *m, bool first,
                                      const float *next)
 {
     const int64_t parts = (r->tiles + WINO_PX - 1) / WINO_PX;
     const int64_t each = r->tiles / parts, longer = r->tiles % parts;
-    for (int64_t i = 0; i < parts; i++, next = 0) {
+    const int64_t all = LC_VLEN / 2, lines = (all + parts - 1) / parts; /* for four channels */
+    const int64_t floats = blocks * LC_VLEN / 4 * lines * 16;
+    for (int64_t i = 0; i < parts; i++) {
         const int64_t px = each + (i < longer);
-        wino_multiply_by_px[px](v, r->v_blk, u, blocks, last, m, first, next);
+        const bool more = next && i * lines < all;
+        wino_multiply_by_px[px](v, r->v_blk, u, blocks, last, m, first, next,
+                                more ? (int)lines : 0);
         v += px * LC_VLEN;
         m += px * 2 * LC_VLEN;
+        next += more ? floats : 0;
     }
 }
 

@@ -494,7 +494,7 @@ static void expect_choice(wino_case t, int block, int64_t kernel, lc_conv_algori
 
 static void check_choice(void)
 {
-    const wino_case fits = {1, 64, 14, 14, 64, {1, 1, 1, 1}, 1, 0, 1, 1, 0};
+    const wino_case fits = {1, 64, 17, 17, 64, {1, 1, 1, 1}, 1, 0, 1, 1, 0};
     wino_case t = fits;
     expect_choice(t, 8, 3, LC_CONV_WINOGRAD, NULL);
     t.stride = 3;
@@ -504,8 +504,11 @@ static void check_choice(void)
     expect_choice(t, 8, 3, LC_CONV_DIRECT, "padding");
     t = fits;
     expect_choice(t, 8, 3, LC_CONV_WINOGRAD, "many tiles");
-    t.h = t.w = 9;
     expect_choice(t, 16, 3, LC_CONV_WINOGRAD, "save more");
+    t.h = t.w = 16;
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD_LATE, "save more");
+    t.w = 17;
+    expect_choice(t, 8, 3, LC_CONV_WINOGRAD, "many tiles");
     t.h = t.w = 7;
     expect_choice(t, 8, 3, LC_CONV_WINOGRAD_LATE, "save more");
     expect_choice(t, 16, 3, LC_CONV_WINOGRAD_LATE, "save more");
