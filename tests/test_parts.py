@@ -7,7 +7,7 @@ import pytest
 
 import lucid_c
 import lucid_c.nn.functional as F
-from helpers import assert_same_bits, draw, fill, reference_weights
+from helpers import assert_close, assert_same_bits, draw, fill, reference_weights
 from lucid_c import models, nn
 from lucid_c.models.blocks import BasicBlock
 
@@ -76,6 +76,75 @@ def test_steps_that_need_the_whole_batch():
         model.images = nn.Parameter(np.full((1, 1, 1, 1), i, "float32"))
         for y, want in zip(got, model(x[i : i + 1]), strict=True):
             assert_same_bits(y[i : i + 1], want)
+
+
+class Scaled(nn.Module):
+    """A computed factor whose shape begins with as many elements as there are images."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 32, 3, padding=1)
+        self.scale = nn.Parameter(np.zeros(shape, "float32"))
+
+    def forward(self, x):
+        scale = F.sigmoid(self.scale) * 3.0  # large enough to be run in parts itself
+        return F.max_pool2d(self.conv2(F.relu(self.conv1(x)) * scale), 2)
+
+
+@pytest.mark.parametrize("shape", [(32, 1, 1), (32, 64, 64)])
+def test_factors_are_not_images(shape):
+    model, x = Scaled(shape).eval(), draw("x", (32, 3, 64, 64))
+    fill(model, "scaled")
+    assert_same_bits(model(x), image_by_image(model, x))
+
+
+class Pairs(nn.Module):
+    """Every image with every other one: what is made in parts is read whole, through a view or as
+    an operand of a lower rank."""
+
+    def __init__(self, view):
+        super().__init__()
+        self.view = view
+
+    def forward(self, x):
+        n, k = x.shape
+        a = F.sigmoid(F.relu(x) + 1.0)
+        b = a.reshape((1, n, k)) if self.view else a
+        return F.sigmoid((b + a.reshape((n, 1, k))) * 2.0)
+
+
+@pytest.mark.parametrize("view", [True, False])
+def test_what_is_made_in_parts_is_read_whole(view):
+    def sigmoid(v):
+        return 1 / (1 + np.exp(-v))
+
+    x = draw("x", (3, 2_000_000))
+    a = sigmoid(np.maximum(x, 0).astype(float) + 1)
+    want = sigmoid((a[None] + a[:, None]) * 2)
+    assert_close(Pairs(view).eval()(x), want, 1e-6)
+
+
+class Rows(nn.Module):
+    """A linear layer of one row, whose elements are as many as the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 32, 3, padding=1)
+        self.row = nn.Parameter(draw("row", (32,)))
+        self.weight = nn.Parameter(draw("weight", (32, 32)))
+
+    def forward(self, x):
+        row = F.linear(self.row, self.weight)
+        return row, F.max_pool2d(self.conv2(F.relu(self.conv1(x))), 2)
+
+
+def test_a_row_has_no_images():
+    model, x = Rows().eval(), draw("x", (32, 3, 64, 64))
+    row, y = model(x)
+    assert_close(row, np.asarray(model.weight).astype(float) @ np.asarray(model.row), 1e-5)
+    assert_same_bits(y, np.concatenate([model(x[i : i + 1])[1] for i in range(32)]))
 
 
 @pytest.mark.parametrize("name", ["resnet_18", "resnext_50_32x4d", "resnest_50_1s4x24d"])

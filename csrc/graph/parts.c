@@ -7,6 +7,7 @@
  * on Zen 5 (two threads, batch 8) against steps on whole batches: resnet_50 1.08 times as fast,
  * resnet_18 1.06, resnext_50_32x4d and resnest_50_1s4x24d 1.12, resnest_50_4s2x40d 1.18. */
 #include <limits.h>
+#include <string.h>
 
 #include "base/cpu.h"
 #include "base/mem.h"
@@ -40,6 +41,8 @@ static bool is_separable(const lc_ir *ir, const lc_ir_node *n, int64_t batch)
     if (!(n->op->flags & LC_OP_PER_IMAGE))
         return false;
     const int rank = ir->values[lc_ir_out(ir, n)[0]].desc.rank;
+    if (rank < 2) /* a linear layer's one row is no image */
+        return false;
     for (int o = 0; o < n->n_out; o++)
         if (!is_cut(&ir->values[lc_ir_out(ir, n)[o]].desc, batch, rank))
             return false;
@@ -110,13 +113,29 @@ static int64_t cache_budget(int threads)
     return (int64_t)(shared / 4 + cpu->l2 * (size_t)threads);
 }
 
+/* Does the node read for each part all of what the section makes part by part? A shape that begins
+ * with as many elements as there are images may be one for all images to one reader. */
+static bool reads_whole(const lc_ir *ir, const lc_ir_node *n, int64_t batch, const int *made,
+                        int section)
+{
+    const int rank = ir->values[lc_ir_out(ir, n)[0]].desc.rank;
+    for (int k = 0; k < n->n_in; k++) {
+        const lc_value v = lc_ir_in(ir, n)[k];
+        if (made[v] == section && !is_cut(&ir->values[v].desc, batch, rank))
+            return true;
+    }
+    return false;
+}
+
 /* More parts where an image is larger, and no fewer than all that follow: a section that has begun
- * goes on until one value alone is handed on, since what is handed on is kept for all images. */
-static void choose_parts(const lc_plan *plan, candidate *c, int n, int64_t batch)
+ * goes on until one value alone is handed on, since what is handed on is kept for all images. made:
+ * room for a number per value. */
+static void choose_parts(const lc_plan *plan, candidate *c, int n, int64_t batch, int *made)
 {
     const lc_ir *ir = &plan->ir;
     const int64_t budget = cache_budget(plan->threads);
     int64_t least = 1, now = 0;
+    int section = 0;
     for (int j = n - 1; j >= 0; j--) {
         const lc_ir_node *node = &ir->nodes[c[j].node];
         if (!is_separable(ir, node, batch)) {
@@ -127,14 +146,23 @@ static void choose_parts(const lc_plan *plan, candidate *c, int n, int64_t batch
         const int64_t parts = fit < 1 ? batch : (batch + fit - 1) / fit;
         c[j].parts = least = parts > least ? parts : least;
     }
+    memset(made, 0, (size_t)ir->n_values * sizeof *made);
     for (int j = 0; j < n; j++) {
-        if (now == 0 || c[j].parts == 0 || c[j - 1].narrow)
+        const lc_ir_node *node = &ir->nodes[c[j].node];
+        if (now == 0 || c[j].parts == 0 || (c[j - 1].narrow && c[j].parts != now) ||
+            reads_whole(ir, node, batch, made, section)) {
             now = c[j].parts;
+            section++;
+        }
         plan->parts[c[j].node] = now > 1 ? now : 1;
+        plan->sections[c[j].node] = section;
+        for (int o = 0; o < node->n_out; o++)
+            made[lc_ir_out(ir, node)[o]] = section;
     }
+    const int *sections = plan->sections;
     for (int j = 0; j < n; j++) /* one step alone would gain nothing */
-        if ((j == 0 || plan->parts[c[j - 1].node] != plan->parts[c[j].node]) &&
-            (j == n - 1 || plan->parts[c[j + 1].node] != plan->parts[c[j].node]))
+        if ((j == 0 || sections[c[j - 1].node] != sections[c[j].node]) &&
+            (j == n - 1 || sections[c[j + 1].node] != sections[c[j].node]))
             plan->parts[c[j].node] = 1;
 }
 
@@ -142,7 +170,8 @@ lc_status lc_plan_find_parts(lc_plan *plan)
 {
     const lc_ir *ir = &plan->ir;
     plan->parts = lc_alloc((size_t)ir->n_nodes * sizeof *plan->parts + 1);
-    if (!plan->parts)
+    plan->sections = lc_alloc_zero((size_t)ir->n_nodes * sizeof *plan->sections + 1);
+    if (!plan->parts || !plan->sections)
         return LC_ERR_MEMORY;
     for (int i = 0; i < ir->n_nodes; i++)
         plan->parts[i] = 1;
@@ -152,7 +181,8 @@ lc_status lc_plan_find_parts(lc_plan *plan)
     candidate *c = lc_alloc((size_t)ir->n_nodes * sizeof *c + (size_t)ir->n_values * sizeof(int));
     if (!c)
         return LC_ERR_MEMORY;
-    choose_parts(plan, c, find_candidates(ir, c, (int *)(c + ir->n_nodes)), batch);
+    int *per_value = (int *)(c + ir->n_nodes);
+    choose_parts(plan, c, find_candidates(ir, c, per_value), batch, per_value);
     lc_free(c);
     return LC_OK;
 }
@@ -176,12 +206,12 @@ lc_desc lc_plan_part_desc(const lc_plan *plan, int i, lc_value v, int64_t part)
 
 void lc_plan_section(const lc_plan *plan, int step, int *first, int *last)
 {
-    const int64_t parts = plan->parts[plan->step_nodes[step]];
+    const int *node = plan->step_nodes, section = plan->sections[node[step]];
+    const bool parts = plan->parts[node[step]] > 1;
     *first = *last = step;
-    while (parts > 1 && *first > 0 && plan->parts[plan->step_nodes[*first - 1]] == parts)
+    while (parts && *first > 0 && plan->sections[node[*first - 1]] == section)
         --*first;
-    while (parts > 1 && *last < plan->n_steps - 1 &&
-           plan->parts[plan->step_nodes[*last + 1]] == parts)
+    while (parts && *last < plan->n_steps - 1 && plan->sections[node[*last + 1]] == section)
         ++*last;
 }
 

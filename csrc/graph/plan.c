@@ -236,6 +236,7 @@ void lc_plan_destroy(lc_plan *plan)
     lc_free(plan->step_nodes);
     lc_free(plan->shared_at);
     lc_free(plan->parts);
+    lc_free(plan->sections);
     lc_free(plan->turns);
     lc_free(plan->constants);
     lc_free(plan->constant_params);

@@ -64,6 +64,7 @@ struct lc_plan {
     int *step_nodes;       /* the nodes that are run, in order */
     int64_t *shared_at;    /* per run step: arena offset of its shared scratch */
     int64_t *parts;        /* per node: in how many parts it does the batch */
+    int *sections;         /* per node: the same number for those that take turns */
     lc_turn *turns;        /* what is run, in order */
     lc_constant *constants;
     int *constant_params;
@@ -91,7 +92,7 @@ lc_status lc_plan_create(const lc_ir *ir, int threads, lc_plan **out);
 void lc_plan_destroy(lc_plan *plan);
 
 /* --- parts of the batch (parts.c). Sizes of parts differ by one at most, the larger come first. */
-/* Decides which nodes run on parts of the batch: plan->parts. */
+/* Decides which nodes run on parts of the batch: plan->parts and plan->sections. */
 lc_status lc_plan_find_parts(lc_plan *plan);
 int64_t lc_plan_part_images(const lc_plan *plan, int i, int64_t part);
 /* The desc of value v as node i sees it with that part. */
