@@ -667,7 +667,8 @@ CONV_INLINE void conv_ahead_step(conv_ahead *a, conv_spot *s)
 {
     s->ahead = a->at;
     s->ahead_lines = a->at < a->end ? a->lines : 0;
-    a->at += a->floats;
+    if (s->ahead_lines)
+        a->at += a->floats;
 }
 
 /* Walks the rectangle row by row. */

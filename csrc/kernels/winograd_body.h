@@ -440,7 +440,8 @@ WINO_INLINE void wino_multiply_tiles(const lc_winograd_run *r, const float *v, c
                                 more ? (int)lines : 0);
         v += px * LC_VLEN;
         m += px * 2 * LC_VLEN;
-        next += more ? floats : 0;
+        if (more)
+            next += floats;
     }
 }
 

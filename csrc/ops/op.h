@@ -118,8 +118,9 @@ enum { /* lc_op.flags */
        LC_OP_CHEAP = 8,
        /* its results are small against its inputs: kept even where a block is computed again */
        LC_OP_STATISTICS = 16,
-       /* image i (along dim 0) of every output depends on image i of the inputs alone, and on inputs
-        * that have no images: parameters, or one for all. So it may run on a part of the batch. */
+       /* image i (along dim 0, if the rank is 2 or more) of every output depends on image i of the
+        * inputs alone, and on inputs that have no images: parameters, or one for all. So it may run on
+        * a part of the batch. */
        LC_OP_PER_IMAGE = 32
 };
 
