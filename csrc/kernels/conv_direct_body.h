@@ -649,8 +649,8 @@ CONV_INLINE conv_spot conv_spot_at(const lc_conv_run *r, int64_t oh, int64_t ow,
 
 /* Brings the weights of the next chunk or panel, which follow, into the L2 cache: a part with each
  * block of pixels, a few lines at a time, since many at once hold up the loads that are needed now.
- * Weights of a whole model do not stay in any cache; without this the 7x7 layers wait for memory (+
- * 10 to 20 % there). */
+ * Blocks at an edge and small groups let their part go. Weights of a whole model do not stay in any
+ * cache; without this the 7x7 layers wait for memory (+ 10 to 20 % there). */
 typedef struct conv_ahead {
     const float *at, *end;
     int64_t lines, floats; /* per input block and row of taps; per block of pixels */
