@@ -8,7 +8,6 @@ compiler because its parameters are frozen.
 """
 
 import os
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -197,6 +196,8 @@ class TorchCompile(Torch):
 
     @classmethod
     def available(cls):
+        import shutil
+
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
             return f"no C++ compiler ({compiler})"

@@ -6,9 +6,17 @@
 #ifndef LC_KERNELS_PACK_BODY_H
 #define LC_KERNELS_PACK_BODY_H
 
+#include <string.h>
+
 #include "kernels/winograd_kernels.h"
 
 enum { L = 8 };
+/* Rows that go to one place at a time. Places are often a power of two apart, so that neighbouring
+ * rows of all of them would drive each other out of the L1 cache, half written. */
+enum { RUN = 4, RUN_FLOATS = RUN * LC_PACK_MAX_WIDTH };
+/* Rows are fetched so long before they are written: 0.6 rather than 1.4 ns per weight (Strassen,
+ * with what precedes, out of cache, Zen 5). */
+enum { AHEAD = 32 };
 #define PACK_ALIGNED __attribute__((aligned(32)))
 
 static void gather8(const float *w, const int64_t lane[L], const int64_t *from, int n, float *f);
@@ -52,13 +60,23 @@ static inline void narrow8(const double *from, float *to)
         to[i] = (float)from[i];
 }
 
+/* `places` runs of n rows: from `runs` to where they belong. */
+static inline void write_runs(const float *runs, int places, int n, int width, float *to,
+                              int64_t pos)
+{
+    for (int m = 0; m < places; m++, to += pos, runs += RUN_FLOATS)
+        memcpy(to, runs, (size_t)(n * width) * sizeof *to);
+}
+
 static void pack(const lc_pack_elements *t, const float *w, float *rows)
 {
     float f[LC_PACK_TILE * L] PACK_ALIGNED;
     for (int i = 0; i < t->lanes->width; i += L) {
         gather(w, t->lanes, i, t->from, t->n, f);
-        for (int e = 0; e < t->n; e++)
+        for (int e = 0; e < t->n; e++) {
+            __builtin_prefetch(rows + t->row[e] + i + AHEAD * t->lanes->width, 1);
             scale8(f + e * L, t->lanes->scale + i, rows + t->row[e] + i);
+        }
     }
 }
 
@@ -109,9 +127,10 @@ static inline void spread(lc_winograd_kind kind, const double *a, const double *
     }
 }
 
-/* f[tap][lane] -> the rows, `pos` apart. */
+/* f[tap][lane] -> the rows in runs; later: where rows will go, `pos` apart. */
 static inline __attribute__((always_inline)) void
-transform(const lc_winograd_kind kind, const float *f, const double *scale, float *u, int64_t pos)
+transform(const lc_winograd_kind kind, const float *f, const double *scale, float *u,
+          const float *later, int64_t pos)
 {
     double t[3][6][L] PACK_ALIGNED, r[6][L] PACK_ALIGNED;
     for (int j = 0; j < 3; j++) {
@@ -123,8 +142,10 @@ transform(const lc_winograd_kind kind, const float *f, const double *scale, floa
     }
     for (int i = 0; i < more(kind); i++) {
         spread(kind, t[0][i], t[1][i], t[2][i], r);
-        for (int j = 0; j < more(kind); j++, u += pos)
+        for (int j = 0; j < more(kind); j++, u += RUN_FLOATS, later += pos) {
+            __builtin_prefetch(later, 1);
             narrow8(r[j], u);
+        }
     }
 }
 
@@ -186,14 +207,19 @@ static void winograd(const lc_pack_filters *t, const float *w, float *u)
 {
     const int width = t->lanes->width;
     int64_t from[LC_PACK_TILE * 9];
-    float f[LC_PACK_TILE * 9 * L] PACK_ALIGNED;
+    float f[LC_PACK_MAX_WIDTH / L][LC_PACK_TILE * 9 * L] PACK_ALIGNED;
+    float runs[36 * RUN_FLOATS] PACK_ALIGNED;
     tap_offsets(t, from);
-    for (int i = 0; i < width; i += L) {
-        const double *scale = t->lanes->scale + i;
-        gather(w, t->lanes, i, from, t->n * 9, f);
+    for (int i = 0; i < width; i += L)
+        gather(w, t->lanes, i, from, t->n * 9, f[i / L]);
+    for (int first = 0; first < t->n; first += RUN) {
+        const int n = least(t->n - first, RUN);
 #define PACK_ALL(KIND)                                                                             \
-    for (int k = 0; k < t->n; k++)                                                                 \
-    transform(KIND, f + k * 9 * L, scale, u + k * width + i, t->pos)
+    for (int k = 0; k < n; k++)                                                                    \
+        for (int i = 0; i < width; i += L)                                                         \
+            transform(KIND, f[i / L] + (first + k) * 9 * L, t->lanes->scale + i,                   \
+                      runs + k * width + i, u + (first + k + AHEAD) * width + i, t->pos);          \
+    write_runs(runs, more(KIND) * more(KIND), n, width, u + first * width, t->pos)
         PACK_BY_KIND(PACK_ALL)
     }
 }
@@ -217,7 +243,7 @@ static void unwinograd(const lc_pack_filters *t, const float *u, float *w)
 /* --- 1x1 */
 
 /* b[row][column] of halves -> the right factors of Strassen's seven products. */
-static inline void seven(const double *b11, const double *b12, const double *b21, const double *b22,
+static inline __attribute__((always_inline)) void seven(const double *b11, const double *b12, const double *b21, const double *b22,
                          double u[7][L])
 {
     for (int i = 0; i < L; i++) {
@@ -231,7 +257,7 @@ static inline void seven(const double *b11, const double *b12, const double *b21
     }
 }
 
-static inline void unseven(double u[7][L], double *b11, double *b12, double *b21, double *b22)
+static inline __attribute__((always_inline)) void unseven(double u[7][L], double *b11, double *b12, double *b21, double *b22)
 {
     for (int i = 0; i < L; i++) {
         b11[i] = u[0][i];
@@ -247,75 +273,110 @@ static inline void channel_offsets(const lc_pack_parts *t, int row, int64_t from
         from[k] = t->from + row * t->part + k * t->next;
 }
 
-static void strassen(const lc_pack_parts *t, const float *w, float *u)
+/* The rows of one k-step, 8 lanes, as above. */
+static inline __attribute__((always_inline)) void
+pack_parts(const lc_pack_parts *t, const int parts, const float *f, int i, float *u,
+           const float *later)
 {
-    const int parts = t->parts, width = t->lanes->width;
-    int64_t from[LC_PACK_TILE];
-    float f[4][4][LC_PACK_TILE * L] PACK_ALIGNED; /* [part of inputs][part of outputs] */
-    for (int i = 0; i < width; i += L) {
-        for (int r = 0; r < parts; r++) {
-            channel_offsets(t, r, from);
-            for (int q = 0; q < parts; q++)
-                gather(w, &t->lanes[q], i, from, t->n, f[r][q]);
-        }
-        for (int k = 0; k < t->n; k++) {
-            double b[4][4][L], s[4][7][L], v[49][L];
-            for (int r = 0; r < parts; r++)
-                for (int q = 0; q < parts; q++)
-                    widen8(f[r][q] + k * L, t->lanes[q].scale + i, b[r][q]);
-            if (parts == 2)
-                seven(b[0][0], b[0][1], b[1][0], b[1][1], v);
-            for (int e = 0; parts == 4 && e < 4; e++) {
-                const int r = e / 2, q = e % 2;
-                seven(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], s[e]);
-            }
-            for (int m = 0; parts == 4 && m < 7; m++)
-                seven(s[0][m], s[1][m], s[2][m], s[3][m], v + m * 7);
-            for (int m = 0; m < (parts == 2 ? 7 : 49); m++)
-                narrow8(v[m], u + m * t->pos + k * width + i);
+    double b[4][4][L], s[7][4][L], v[7][L];
+    for (int r = 0; r < parts; r++)
+        for (int q = 0; q < parts; q++, f += LC_PACK_TILE * L)
+            widen8(f, t->lanes[q].scale + i, b[r][q]);
+    for (int e = 0; parts == 4 && e < 4; e++) {
+        const int r = e / 2, q = e % 2;
+        seven(b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2], v);
+        for (int m = 0; m < 7; m++)
+            memcpy(s[m][e], v[m], sizeof v[m]);
+    }
+    for (int m = 0; m < (parts == 2 ? 1 : 7); m++) {
+        if (parts == 2)
+            seven(b[0][0], b[0][1], b[1][0], b[1][1], v);
+        else
+            seven(s[m][0], s[m][1], s[m][2], s[m][3], v);
+        for (int n = 0; n < 7; n++, u += RUN_FLOATS, later += t->pos) {
+            __builtin_prefetch(later, 1);
+            narrow8(v[n], u);
         }
     }
 }
 
-static inline void load_seven(const float *u, int64_t pos, double v[7][L])
+static void strassen(const lc_pack_parts *t, const float *w, float *u)
 {
-    for (int m = 0; m < 7; m++)
-        for (int i = 0; i < L && m != 3 && m != 5 && m != 6; i++)
-            v[m][i] = u[m * pos + i];
+    const int parts = t->parts, width = t->lanes->width;
+    int64_t from[LC_PACK_TILE];
+    float f[LC_PACK_MAX_WIDTH / L][4 * 4 * LC_PACK_TILE * L] PACK_ALIGNED; /* of inputs, outputs */
+    float runs[49 * RUN_FLOATS] PACK_ALIGNED;
+    for (int r = 0; r < parts; r++) {
+        channel_offsets(t, r, from);
+        for (int q = 0; q < parts; q++)
+            for (int i = 0; i < width; i += L)
+                gather(w, &t->lanes[q], i, from, t->n,
+                       f[i / L] + (r * parts + q) * LC_PACK_TILE * L);
+    }
+    for (int first = 0; first < t->n; first += RUN) {
+        const int n = least(t->n - first, RUN);
+        for (int k = 0; k < n; k++)
+            for (int i = 0; i < width; i += L) {
+                const float *at = f[i / L] + (first + k) * L;
+                const float *later = u + (first + k + AHEAD) * width + i;
+                if (parts == 2)
+                    pack_parts(t, 2, at, i, runs + k * width + i, later);
+                else
+                    pack_parts(t, 4, at, i, runs + k * width + i, later);
+            }
+        write_runs(runs, parts == 2 ? 7 : 49, n, width, u + first * width, t->pos);
+    }
+}
+
+/* The four of seven rows that lead back. */
+static inline __attribute__((always_inline)) void unseven_rows(const float *u, int64_t pos,
+                                                               double *b11, double *b12,
+                                                               double *b21, double *b22)
+{
+    double v[7][L];
+    for (int i = 0; i < L; i++) {
+        v[0][i] = u[i];
+        v[1][i] = u[pos + i];
+        v[2][i] = u[2 * pos + i];
+        v[4][i] = u[4 * pos + i];
+    }
+    unseven(v, b11, b12, b21, b22);
+}
+
+static inline __attribute__((always_inline)) void
+unpack_parts(const lc_pack_parts *t, const int parts, const float *u, int i, float *f)
+{
+    double b[4][4][L], s[4][7][L];
+    if (parts == 2)
+        unseven_rows(u, t->pos, b[0][0], b[0][1], b[1][0], b[1][1]);
+    for (int m = 0; parts == 4 && m < 7; m++)
+        if (m < 3 || m == 4)
+            unseven_rows(u + m * 7 * t->pos, t->pos, s[0][m], s[1][m], s[2][m], s[3][m]);
+    for (int e = 0; parts == 4 && e < 4; e++) {
+        const int r = e / 2, q = e % 2;
+        unseven(s[e], b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2]);
+    }
+    for (int r = 0; r < parts; r++)
+        for (int q = 0; q < parts; q++, f += LC_PACK_TILE * L)
+            for (int j = 0; j < L; j++)
+                f[j] = (float)(b[r][q][j] * t->lanes[q].scale[i + j]);
 }
 
 static void unstrassen(const lc_pack_parts *t, const float *u, float *w)
 {
     const int parts = t->parts, width = t->lanes->width;
     int64_t from[LC_PACK_TILE];
-    float f[4][4][LC_PACK_TILE * L] PACK_ALIGNED;
+    float f[4 * 4 * LC_PACK_TILE * L] PACK_ALIGNED; /* as in strassen */
     for (int i = 0; i < width; i += L) {
-        for (int k = 0; k < t->n; k++) {
-            double b[4][4][L], s[4][7][L], v[7][L];
-            const float *at = u + k * width + i;
-            if (parts == 2) {
-                load_seven(at, t->pos, v);
-                unseven(v, b[0][0], b[0][1], b[1][0], b[1][1]);
-            }
-            for (int m = 0; parts == 4 && m < 7; m++) {
-                if (m == 3 || m == 5 || m == 6)
-                    continue;
-                load_seven(at + m * 7 * t->pos, t->pos, v);
-                unseven(v, s[0][m], s[1][m], s[2][m], s[3][m]);
-            }
-            for (int e = 0; parts == 4 && e < 4; e++) {
-                const int r = e / 2, q = e % 2;
-                unseven(s[e], b[r][q], b[r][q + 2], b[r + 2][q], b[r + 2][q + 2]);
-            }
-            for (int r = 0; r < parts; r++)
-                for (int q = 0; q < parts; q++)
-                    for (int j = 0; j < L; j++)
-                        f[r][q][k * L + j] = (float)(b[r][q][j] * t->lanes[q].scale[i + j]);
-        }
+        for (int k = 0; k < t->n; k++)
+            if (parts == 2)
+                unpack_parts(t, 2, u + k * width + i, i, f + k * L);
+            else
+                unpack_parts(t, 4, u + k * width + i, i, f + k * L);
         for (int r = 0; r < parts; r++) {
             channel_offsets(t, r, from);
             for (int q = 0; q < parts; q++)
-                scatter(f[r][q], &t->lanes[q], i, from, t->n, w);
+                scatter(f + (r * parts + q) * LC_PACK_TILE * L, &t->lanes[q], i, from, t->n, w);
         }
     }
 }
