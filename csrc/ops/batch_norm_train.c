@@ -146,8 +146,10 @@ const lc_op lc_op_batch_stats = {
  *     dbeta = sum of dy,  dgamma = sum of dy * h
  *     dx = k * (dy - dbeta / M - h * dgamma / M)   batch statistics
  *     dx = k * dy                                  running statistics
- * Phase 0 sums (and writes dy as the ReLU lets it through, where that is wanted), phase 1 makes
- * three numbers per channel of the sums, phase 2 applies them. */
+ * Phase 0 prepares the channels, phase 1 sums (and writes dy as the ReLU lets it through, where that
+ * is wanted), phase 2 makes three numbers per channel of the sums, phase 3 applies them. Where there
+ * are enough blocks of channels for the team, each goes through all four at once: what is read twice
+ * then comes from a cache the second time (a step of resnet_50: 1.03 times as fast). */
 
 /* Where inputs and outputs stand; -1: not there. */
 typedef struct grad_places {
@@ -178,7 +180,8 @@ static grad_places places_of(const lc_batch_norm_grad_attr *a)
 typedef struct grad_prep {
     lc_norm_walk walk;
     grad_places places;
-    bool sums; /* are the sums needed? */
+    bool sums;     /* are the sums needed? */
+    bool by_block; /* one phase */
 } grad_prep;
 
 static lc_status grad_infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
@@ -234,8 +237,14 @@ static lc_status grad_prepare(lc_step *step)
     lc_norm_walk_init(w, &step->in[1], step->kernels);
     p->places = places_of(a);
     p->sums = a->batch || a->params || a->residual;
-    step->phases = 4;
+    p->by_block = p->sums && w->block > 1 &&
+                  (w->blocks % step->threads == 0 || w->blocks >= 8 * (int64_t)step->threads);
     step->shared_bytes = (size_t)partials_bytes(w) + PER_SLOT * (size_t)w->slots * sizeof(float);
+    if (p->by_block) {
+        step->items[0] = w->blocks;
+        return LC_OK;
+    }
+    step->phases = 4;
     int64_t units = lc_norm_unit_count(w);
     step->items[0] = lc_units_set(&w->channels, w->slots, 32);
     step->items[3] = lc_units_set(&w->units, units, 3 * w->part * w->block);
@@ -300,52 +309,73 @@ static void join_sums(const lc_step *step, const lc_bind *bind, int64_t first, i
     }
 }
 
-static lc_status grad_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
-                          int64_t end)
+/* Adds up unit u, or applies the sums to it. */
+static void pass_unit(const lc_step *step, const lc_bind *bind, int64_t u, bool sums)
 {
     const lc_batch_norm_grad_attr *a = step->attr;
     const grad_prep *p = step->prep;
     const lc_norm_walk *w = &p->walk;
     const grad_places *places = &p->places;
+    const lc_norm_place at = lc_norm_unit(w, u);
+    const float *lanes = slots_of(w, bind->shared) + at.slot;
+    float *residual = places->residual >= 0 ? bind->out[places->residual] : NULL;
+    lc_grad_norm g = {
+        .dy = (sums || !residual ? (const float *)bind->in[0] : residual) + at.at,
+        .x = (const float *)bind->in[1] + at.at,
+        .mean = lanes + MEAN * w->slots,
+        .a = lanes + A * w->slots,
+        .b = lanes + B * w->slots,
+        .c = lanes + C * w->slots,
+        .dx = (float *)bind->out[0] + at.at,
+    };
+    const bool mask = sums || !residual; /* residual has the mask applied */
+    if (mask && places->y >= 0)
+        g.y = (const float *)bind->in[places->y] + at.at;
+    if (mask && a->mask == LC_NORM_MASK_X) {
+        g.scale = lanes + SCALE * w->slots;
+        g.shift = lanes + SHIFT * w->slots;
+    }
+    if (!sums) {
+        w->kernels.norm_apply(&g, at.pixels * w->block, (int)w->block);
+        return;
+    }
+    g.masked = residual ? residual + at.at : NULL;
+    double *to = partial(w, bind->shared, u);
+    for (int64_t i = 0; i < 2 * w->block; i++)
+        to[i] = 0.0;
+    w->kernels.norm_sums(to, &g, at.pixels * w->block, (int)w->block);
+}
+
+static void run_block(const lc_step *step, const lc_bind *bind, int64_t block)
+{
+    const lc_norm_walk *w = &((const grad_prep *)step->prep)->walk;
+    const int64_t first = block * w->block, units = w->images * w->parts;
+    fill_slots(step, bind, first, first + w->block);
+    for (int64_t i = 0; i < units; i++)
+        pass_unit(step, bind, unit_of(w, first, i), true);
+    join_sums(step, bind, first, first + w->block);
+    for (int64_t i = units; i-- > 0;) /* the last ones are the ones in the caches */
+        pass_unit(step, bind, unit_of(w, first, i), false);
+}
+
+static lc_status grad_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
+                          int64_t end)
+{
+    const grad_prep *p = step->prep;
+    const lc_norm_walk *w = &p->walk;
     int64_t first, last;
+    if (p->by_block) {
+        for (int64_t block = begin; block < end; block++)
+            run_block(step, bind, block);
+        return LC_OK;
+    }
     lc_units_range(phase % 2 ? &w->units : &w->channels, begin, end, &first, &last);
     if (phase == 0)
         fill_slots(step, bind, first, last);
     if (phase == 2)
         join_sums(step, bind, first, last);
-    if (phase % 2 == 0)
-        return LC_OK;
-    const float *slot = slots_of(w, bind->shared);
-    float *residual = places->residual >= 0 ? bind->out[places->residual] : NULL;
-    bool sums = phase == 1, mask = sums || !residual; /* residual has the mask applied */
-    for (int64_t u = first; u < last; u++) {
-        lc_norm_place at = lc_norm_unit(w, u);
-        const float *lanes = slot + at.slot;
-        lc_grad_norm g = {
-            .dy = (sums || !residual ? (const float *)bind->in[0] : residual) + at.at,
-            .x = (const float *)bind->in[1] + at.at,
-            .mean = lanes + MEAN * w->slots,
-            .a = lanes + A * w->slots,
-            .b = lanes + B * w->slots,
-            .c = lanes + C * w->slots,
-            .dx = (float *)bind->out[0] + at.at,
-        };
-        if (mask && places->y >= 0)
-            g.y = (const float *)bind->in[places->y] + at.at;
-        if (mask && a->mask == LC_NORM_MASK_X) {
-            g.scale = lanes + SCALE * w->slots;
-            g.shift = lanes + SHIFT * w->slots;
-        }
-        if (!sums) {
-            w->kernels.norm_apply(&g, at.pixels * w->block, (int)w->block);
-            continue;
-        }
-        g.masked = residual ? residual + at.at : NULL;
-        double *to = partial(w, bind->shared, u);
-        for (int64_t i = 0; i < 2 * w->block; i++)
-            to[i] = 0.0;
-        w->kernels.norm_sums(to, &g, at.pixels * w->block, (int)w->block);
-    }
+    for (int64_t u = first; phase % 2 && u < last; u++)
+        pass_unit(step, bind, u, phase == 1);
     return LC_OK;
 }
 
