@@ -57,6 +57,17 @@ static inline void lc_v_storeu(float *p, lc_v a)
     _mm256_storeu_ps(p, a);
 }
 
+/* Past the caches, to a multiple of a vector; lc_v_stream_end before others read it. */
+static inline void lc_v_stream(float *p, lc_v a)
+{
+    _mm256_stream_ps(p, a);
+}
+
+static inline void lc_v_stream_end(void)
+{
+    _mm_sfence();
+}
+
 static inline lc_v lc_v_add(lc_v a, lc_v b)
 {
     return _mm256_add_ps(a, b);

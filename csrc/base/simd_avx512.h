@@ -64,6 +64,16 @@ static inline void lc_v_storeu(float *p, lc_v a)
     _mm512_storeu_ps(p, a);
 }
 
+static inline void lc_v_stream(float *p, lc_v a)
+{
+    _mm512_stream_ps(p, a);
+}
+
+static inline void lc_v_stream_end(void)
+{
+    _mm_sfence();
+}
+
 static inline lc_v lc_v_add(lc_v a, lc_v b)
 {
     return _mm512_add_ps(a, b);

@@ -56,6 +56,17 @@ static inline void lc_v_storeu(float *p, lc_v a)
     _mm256_storeu_ps(p + 8, a.hi);
 }
 
+static inline void lc_v_stream(float *p, lc_v a)
+{
+    _mm256_stream_ps(p, a.lo);
+    _mm256_stream_ps(p + 8, a.hi);
+}
+
+static inline void lc_v_stream_end(void)
+{
+    _mm_sfence();
+}
+
 static inline lc_v lc_v_add(lc_v a, lc_v b)
 {
     return (lc_v){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};

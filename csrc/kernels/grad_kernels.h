@@ -13,9 +13,9 @@
  * fixed parts, so that no digits cancel. */
 typedef void lc_grad_moments_fn(double *mean, double *m2, const float *x, int64_t n, int block);
 
-/* y[i] = x[i] * scale + shift + r[i], i < n, then ReLU if asked for. y may be x or r. */
+/* y[i] = x[i] * scale + shift + r[i], i < n, then as `how` says (lc_vec_affine_fn). y may be x or r. */
 typedef void lc_grad_affine_add_fn(float *y, const float *x, const float *scale, const float *shift,
-                                   const float *r, int64_t n, int block, bool relu);
+                                   const float *r, int64_t n, int block, unsigned how);
 
 /* What the gradient of a norm is made from, along n elements. Of y and scale at most one is given:
  * dy is taken as 0 unless y > 0, or unless x * scale + shift > 0. */

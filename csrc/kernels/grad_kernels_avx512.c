@@ -13,13 +13,9 @@ static void lc_grad_moments_f32__avx512(double *mean, double *m2, const float *x
 
 static void lc_grad_affine_add_f32__avx512(float *y, const float *x, const float *scale,
                                            const float *shift, const float *r, int64_t n, int block,
-                                           bool relu)
+                                           unsigned how)
 {
-    lc_v s = lane_numbers(scale, block), t = lane_numbers(shift, block);
-    if (relu)
-        affine_add_loop(y, x, s, t, r, n, true);
-    else
-        affine_add_loop(y, x, s, t, r, n, false);
+    affine_add(y, x, lane_numbers(scale, block), lane_numbers(shift, block), r, n, how);
 }
 
 static void lc_grad_norm_sums_f32__avx512(double *sum, const lc_grad_norm *g, int64_t n, int block)

@@ -16,12 +16,12 @@ static void moments(double *mean, double *m2, const float *x, int64_t n, int blo
 }
 
 static void affine_add(float *y, const float *x, const float *scale, const float *shift,
-                       const float *r, int64_t n, int block, bool relu)
+                       const float *r, int64_t n, int block, unsigned how)
 {
     for (int64_t i = 0; i < n; i += block)
         for (int l = 0; l < block; l++) {
             float v = x[i + l] * scale[l] + shift[l] + r[i + l];
-            y[i + l] = relu && v < 0.0f ? 0.0f : v;
+            y[i + l] = (how & LC_AFFINE_RELU) && v < 0.0f ? 0.0f : v;
         }
 }
 

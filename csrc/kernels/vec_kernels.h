@@ -28,10 +28,12 @@ typedef void lc_vec_map_fn(float *y, const float *x, int64_t n, float lo, float 
 typedef void lc_vec_binary_fn(float *y, const float *a, const float *b, int64_t n, lc_span a_span,
                               lc_span b_span, int block);
 
-/* y[i] = x[i] * scale + shift, then ReLU if asked for; scale and shift as `span` says (ONE or
- * LANES). */
+/* y[i] = x[i] * scale + shift, then as `how` says; scale and shift as `span` says (ONE or LANES).
+ * STREAM: y, which begins with a multiple of the vector (64 bytes do), is written past the caches:
+ * a third less to move where they could not keep it. */
+enum { LC_AFFINE_RELU = 1, LC_AFFINE_STREAM = 2 };
 typedef void lc_vec_affine_fn(float *y, const float *x, const float *scale, const float *shift,
-                              int64_t n, lc_span span, int block, bool relu);
+                              int64_t n, lc_span span, int block, unsigned how);
 
 /* sum[lane] += the sum of x[i] with i % block == lane, i < n (a multiple of block). In parts of
  * fixed length, whose sums are added in double. */

@@ -86,10 +86,10 @@ static void lc_vec_mask_f32__avx512(float *y, const float *a, const float *b, in
 
 static void lc_vec_affine_f32__avx512(float *y, const float *x, const float *scale,
                                       const float *shift, int64_t n, lc_span span, int block,
-                                      bool relu)
+                                      unsigned how)
 {
     (void)block;
-    affine(y, x, scale, shift, n, span, relu);
+    affine(y, x, scale, shift, n, span, how);
 }
 
 static void lc_vec_combine_f32__avx512(float *y, const float *x, int64_t x_step, const float *a,

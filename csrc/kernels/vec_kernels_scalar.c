@@ -198,7 +198,7 @@ static void mask(float *y, const float *a, const float *b, int64_t n, lc_span as
 /* ---- scale and shift ---- */
 
 static void affine(float *y, const float *x, const float *scale, const float *shift, int64_t n,
-                   lc_span span, int block, bool do_relu)
+                   lc_span span, int block, unsigned how)
 {
     if (span == LC_SPAN_ONE) {
         float s = scale[0], t = shift[0];
@@ -209,7 +209,7 @@ static void affine(float *y, const float *x, const float *scale, const float *sh
             for (int l = 0; l < block; l++)
                 y[i + l] = x[i + l] * scale[l] + shift[l];
     }
-    if (do_relu)
+    if (how & LC_AFFINE_RELU)
         relu(y, y, n, 0.0f, 0.0f);
 }
 

@@ -119,11 +119,19 @@ LC_INLINE lc_v affine_one(lc_v x, lc_v scale, lc_v shift, bool relu)
     return relu ? lc_v_relu(y) : y;
 }
 
-LC_INLINE void affine_loop(float *y, const float *x, lc_v scale, lc_v shift, int64_t n, bool relu)
+LC_INLINE void affine_loop(float *y, const float *x, lc_v scale, lc_v shift, int64_t n, bool relu,
+                           bool stream)
 {
     int64_t i = 0;
-    for (; i + LC_VLEN <= n; i += LC_VLEN)
-        lc_v_storeu(y + i, affine_one(lc_v_loadu(x + i), scale, shift, relu));
+    for (; i + LC_VLEN <= n; i += LC_VLEN) {
+        const lc_v v = affine_one(lc_v_loadu(x + i), scale, shift, relu);
+        if (stream)
+            lc_v_stream(y + i, v);
+        else
+            lc_v_storeu(y + i, v);
+    }
+    if (stream)
+        lc_v_stream_end();
     if (i < n) {
         lc_vm m = lc_v_first((int)(n - i));
         lc_v_maskstore(y + i, m, affine_one(lc_v_maskload(x + i, m), scale, shift, relu));
@@ -131,14 +139,22 @@ LC_INLINE void affine_loop(float *y, const float *x, lc_v scale, lc_v shift, int
 }
 
 LC_INLINE void affine(float *y, const float *x, const float *scale, const float *shift, int64_t n,
-                      lc_span span, bool relu)
+                      lc_span span, unsigned how)
 {
+    const bool relu = how & LC_AFFINE_RELU;
     lc_v s = span == LC_SPAN_ONE ? lc_v_broadcast(scale) : lc_v_loadu(scale);
     lc_v t = span == LC_SPAN_ONE ? lc_v_broadcast(shift) : lc_v_loadu(shift);
+    if (how & LC_AFFINE_STREAM) {
+        if (relu)
+            affine_loop(y, x, s, t, n, true, true);
+        else
+            affine_loop(y, x, s, t, n, false, true);
+        return;
+    }
     if (relu)
-        affine_loop(y, x, s, t, n, true);
+        affine_loop(y, x, s, t, n, true, false);
     else
-        affine_loop(y, x, s, t, n, false);
+        affine_loop(y, x, s, t, n, false, false);
 }
 
 /* ---- weighted sum of slices ---- */

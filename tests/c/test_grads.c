@@ -122,6 +122,38 @@ static void test_batch_norm_with_batch_statistics(void)
             }
 }
 
+/* Written past the caches or not: the same numbers, and nothing beyond them. */
+static void test_affine_streams(void)
+{
+    enum { N = 1000, ROOM = N + 16 };
+    float *x = lc_alloc(ROOM * sizeof *x), *r = lc_alloc(ROOM * sizeof *r);
+    float *y[4] = {0};
+    for (int i = 0; i < 4; i++)
+        y[i] = lc_alloc(ROOM * sizeof *y[i]);
+    lc_random_uniform(x, ROOM, 5, 1, 0, -1, 1);
+    lc_random_uniform(r, ROOM, 5, 2, 0, -1, 1);
+    for (int t = 0; t < n_tables; t++)
+        for (int64_t n = tables[t].block; n <= N; n += 7 * tables[t].block)
+            for (unsigned relu = 0; relu <= LC_AFFINE_RELU; relu++) {
+                const int block = tables[t].block;
+                for (int i = 0; i < 4; i++) {
+                    const unsigned how = relu | (i % 2 ? LC_AFFINE_STREAM : 0);
+                    memset(y[i], 0xff, ROOM * sizeof *y[i]);
+                    if (i < 2)
+                        tables[t].vec.affine(y[i], x, r, x + 3, n, LC_SPAN_LANES, block, how);
+                    else
+                        tables[t].grad.affine_add(y[i], x, r, x + 3, r, n, block, how);
+                }
+                CHECK(memcmp(y[0], y[1], ROOM * sizeof *x) == 0);
+                CHECK(memcmp(y[2], y[3], ROOM * sizeof *x) == 0);
+                CHECK(y[0][0] == y[0][0] && y[0][n] != y[0][n]);
+            }
+    for (int i = 0; i < 4; i++)
+        lc_free(y[i]);
+    lc_free(x);
+    lc_free(r);
+}
+
 static void norm_grad_case(int rank, const int64_t *shape, lc_batch_norm_grad_attr a)
 {
     tensor dy = tensor_of(rank, shape), x = tensor_of(rank, shape), y = tensor_of(rank, shape);
@@ -792,6 +824,7 @@ int main(void)
 #endif
     test_batch_stats();
     test_batch_norm_with_batch_statistics();
+    test_affine_streams();
     test_batch_norm_grad();
     test_pool2d_grad();
     test_adaptive_pool2d_grad();
