@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The files from which engines load a model: one set of weights in every format.
 
-Runs in a process of its own, so that what it imports is in nobody's measurement.
+Files are written in a process of its own, so that what that imports is in nobody's measurement.
 """
 
 import re

@@ -8,7 +8,7 @@ import pytest
 import lucid_c
 import lucid_c.nn.functional as F
 import oracle
-from helpers import assert_close, assert_same_bits, draw
+from helpers import assert_close, assert_same_bits, draw, reference_weights
 from lucid_c import _core, nn, ops
 
 pytestmark = [pytest.mark.isa, pytest.mark.ops]
@@ -451,3 +451,22 @@ def test_same_bits_for_any_number_of_threads(threads, count):
     threads(count)
     for got, expected in zip(run(), want, strict=True):
         assert_same_bits(got, expected)
+
+
+def test_norm_larger_than_the_caches():
+    """Its output is written past them, into memory that is aligned for that."""
+    model = nn.Sequential(
+        nn.Conv2d(16, 128, 1), nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, 8, 1)
+    )
+    reference_weights(model)
+    model.train()
+    x = draw("x", (2, 16, 260, 261))
+    y = np.asarray(model(x).detach())
+    state = {name: np.array(a, np.float64) for name, a in model.state_dict().items()}
+    w, last = state["0.weight"][:, :, 0, 0], state["3.weight"][:, :, 0, 0]
+    h = np.tensordot(w, np.float64(x), ([1], [1]))  # channels first
+    h -= h.mean((1, 2, 3), keepdims=True)
+    h *= (state["1.weight"] / np.sqrt(h.var((1, 2, 3)) + 1e-5))[:, None, None, None]
+    h = np.maximum(h + state["1.bias"][:, None, None, None], 0)
+    want = np.tensordot(last, h, ([1], [0])) + state["3.bias"][:, None, None, None]
+    np.testing.assert_allclose(y.swapaxes(0, 1), want, atol=2e-5 * np.abs(want).max(), rtol=0)

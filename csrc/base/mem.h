@@ -9,8 +9,8 @@
 #define LC_ALIGN 64 /* bytes: a cache line, and one AVX-512 register */
 
 /* 64-byte aligned memory, or NULL (after lc_fail with LC_ERR_MEMORY). Blocks from 4 MiB on are 2
- * MiB aligned and advised to use huge pages. Contents are undefined. bytes == 0 gives a unique
- * pointer that may be freed. */
+ * MiB aligned and advised to use huge pages, unless those are slow to come. Contents are undefined.
+ * bytes == 0 gives a unique pointer that may be freed. */
 void *lc_alloc(size_t bytes);
 void *lc_alloc_zero(size_t bytes);
 /* Grows or shrinks; on failure the old block stays valid and NULL is returned. NULL-safe. */

@@ -60,6 +60,12 @@ static inline void narrow8(const double *from, float *to)
         to[i] = (float)from[i];
 }
 
+/* May be anywhere, also beyond what is written at all. */
+static inline __attribute__((always_inline)) void fetch(const float *p, int64_t further)
+{
+    __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)further * sizeof *p), 1);
+}
+
 /* `places` runs of n rows: from `runs` to where they belong. */
 static inline void write_runs(const float *runs, int places, int n, int width, float *to,
                               int64_t pos)
@@ -74,7 +80,7 @@ static void pack(const lc_pack_elements *t, const float *w, float *rows)
     for (int i = 0; i < t->lanes->width; i += L) {
         gather(w, t->lanes, i, t->from, t->n, f);
         for (int e = 0; e < t->n; e++) {
-            __builtin_prefetch(rows + t->row[e] + i + AHEAD * t->lanes->width, 1);
+            fetch(rows + t->row[e] + i, AHEAD * t->lanes->width);
             scale8(f + e * L, t->lanes->scale + i, rows + t->row[e] + i);
         }
     }
@@ -127,10 +133,11 @@ static inline void spread(lc_winograd_kind kind, const double *a, const double *
     }
 }
 
-/* f[tap][lane] -> the rows in runs; later: where rows will go, `pos` apart. */
-static inline __attribute__((always_inline)) void
-transform(const lc_winograd_kind kind, const float *f, const double *scale, float *u,
-          const float *later, int64_t pos)
+/* f[tap][lane] -> the rows in runs; `later` floats after `to`: where rows will go, `pos` apart. */
+static inline __attribute__((always_inline)) void transform(const lc_winograd_kind kind,
+                                                            const float *f, const double *scale,
+                                                            float *u, const float *to,
+                                                            int64_t later, int64_t pos)
 {
     double t[3][6][L] PACK_ALIGNED, r[6][L] PACK_ALIGNED;
     for (int j = 0; j < 3; j++) {
@@ -143,7 +150,7 @@ transform(const lc_winograd_kind kind, const float *f, const double *scale, floa
     for (int i = 0; i < more(kind); i++) {
         spread(kind, t[0][i], t[1][i], t[2][i], r);
         for (int j = 0; j < more(kind); j++, u += RUN_FLOATS, later += pos) {
-            __builtin_prefetch(later, 1);
+            fetch(to, later);
             narrow8(r[j], u);
         }
     }
@@ -218,7 +225,7 @@ static void winograd(const lc_pack_filters *t, const float *w, float *u)
     for (int k = 0; k < n; k++)                                                                    \
         for (int i = 0; i < width; i += L)                                                         \
             transform(KIND, f[i / L] + (first + k) * 9 * L, t->lanes->scale + i,                   \
-                      runs + k * width + i, u + (first + k + AHEAD) * width + i, t->pos);          \
+                      runs + k * width + i, u, (first + k + AHEAD) * width + i, t->pos);           \
     write_runs(runs, more(KIND) * more(KIND), n, width, u + first * width, t->pos)
         PACK_BY_KIND(PACK_ALL)
     }
@@ -243,8 +250,8 @@ static void unwinograd(const lc_pack_filters *t, const float *u, float *w)
 /* --- 1x1 */
 
 /* b[row][column] of halves -> the right factors of Strassen's seven products. */
-static inline __attribute__((always_inline)) void seven(const double *b11, const double *b12, const double *b21, const double *b22,
-                         double u[7][L])
+static inline __attribute__((always_inline)) void
+seven(const double *b11, const double *b12, const double *b21, const double *b22, double u[7][L])
 {
     for (int i = 0; i < L; i++) {
         u[0][i] = b11[i];
@@ -257,7 +264,8 @@ static inline __attribute__((always_inline)) void seven(const double *b11, const
     }
 }
 
-static inline __attribute__((always_inline)) void unseven(double u[7][L], double *b11, double *b12, double *b21, double *b22)
+static inline __attribute__((always_inline)) void unseven(double u[7][L], double *b11, double *b12,
+                                                          double *b21, double *b22)
 {
     for (int i = 0; i < L; i++) {
         b11[i] = u[0][i];
@@ -274,9 +282,10 @@ static inline void channel_offsets(const lc_pack_parts *t, int row, int64_t from
 }
 
 /* The rows of one k-step, 8 lanes, as above. */
-static inline __attribute__((always_inline)) void
-pack_parts(const lc_pack_parts *t, const int parts, const float *f, int i, float *u,
-           const float *later)
+static inline __attribute__((always_inline)) void pack_parts(const lc_pack_parts *t,
+                                                             const int parts, const float *f, int i,
+                                                             float *u, const float *to,
+                                                             int64_t later)
 {
     double b[4][4][L], s[7][4][L], v[7][L];
     for (int r = 0; r < parts; r++)
@@ -294,7 +303,7 @@ pack_parts(const lc_pack_parts *t, const int parts, const float *f, int i, float
         else
             seven(s[m][0], s[m][1], s[m][2], s[m][3], v);
         for (int n = 0; n < 7; n++, u += RUN_FLOATS, later += t->pos) {
-            __builtin_prefetch(later, 1);
+            fetch(to, later);
             narrow8(v[n], u);
         }
     }
@@ -318,20 +327,19 @@ static void strassen(const lc_pack_parts *t, const float *w, float *u)
         for (int k = 0; k < n; k++)
             for (int i = 0; i < width; i += L) {
                 const float *at = f[i / L] + (first + k) * L;
-                const float *later = u + (first + k + AHEAD) * width + i;
+                const int64_t later = (first + k + AHEAD) * width + i;
                 if (parts == 2)
-                    pack_parts(t, 2, at, i, runs + k * width + i, later);
+                    pack_parts(t, 2, at, i, runs + k * width + i, u, later);
                 else
-                    pack_parts(t, 4, at, i, runs + k * width + i, later);
+                    pack_parts(t, 4, at, i, runs + k * width + i, u, later);
             }
         write_runs(runs, parts == 2 ? 7 : 49, n, width, u + first * width, t->pos);
     }
 }
 
 /* The four of seven rows that lead back. */
-static inline __attribute__((always_inline)) void unseven_rows(const float *u, int64_t pos,
-                                                               double *b11, double *b12,
-                                                               double *b21, double *b22)
+static inline __attribute__((always_inline)) void
+unseven_rows(const float *u, int64_t pos, double *b11, double *b12, double *b21, double *b22)
 {
     double v[7][L];
     for (int i = 0; i < L; i++) {

@@ -147,8 +147,8 @@ const lc_op lc_op_batch_stats = {
  *     dx = k * (dy - dbeta / M - h * dgamma / M)   batch statistics
  *     dx = k * dy                                  running statistics
  * Phase 0 prepares the channels, phase 1 sums (and writes dy as the ReLU lets it through, where that
- * is wanted), phase 2 makes three numbers per channel of the sums, phase 3 applies them. Where there
- * are enough blocks of channels for the team, each goes through all four at once: what is read twice
+ * is wanted), phase 2 makes three numbers per channel of the sums, phase 3 applies them. Where
+ * blocks of channels share out evenly among the team, or are many, each goes through all four at once: what is read twice
  * then comes from a cache the second time (a step of resnet_50: 1.03 times as fast). */
 
 /* Where inputs and outputs stand; -1: not there. */

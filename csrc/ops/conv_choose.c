@@ -311,7 +311,8 @@ static const char *refuse_grad_parts(const conv_layer *l, int64_t parts)
 }
 
 /* With blocks of 16 the additions cost twice as much of a product: once is as fast or faster (a step
- * of resnext_50_32x4d 1.01, resnet_50 1.0), and its sums take 1.8 rather than 3.1 MiB. */
+ * of resnext_50_32x4d 1.01, resnet_50 1.0), and its sums take 1.75 rather than 3.1 times the
+ * memory of the weights. */
 static const char *refuse_grad_twice(const conv_layer *l)
 {
     if (l->x->layout.block > 8)

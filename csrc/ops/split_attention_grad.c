@@ -231,7 +231,7 @@ static lc_status apply_run(const lc_step *step, const lc_bind *bind, int phase, 
         for (int64_t r = 0; r < p->radix; r++)
             step->kernels->vec.affine(dx + r * slice, dy, attention + r * p->slots, shift,
                                       at.pixels * block, block == 1 ? LC_SPAN_ONE : LC_SPAN_LANES,
-                                      block, false);
+                                      block, 0);
     }
     return LC_OK;
 }
