@@ -558,6 +558,9 @@ static void check_choice(void)
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "pixels"));
     in[0].dim[0] = in[1].dim[0] = 2;
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_STRASSEN_TWICE && !why);
+    in[0].layout.block = in[1].layout.block = 16;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_STRASSEN && !why);
+    in[0].layout.block = in[1].layout.block = 8;
     in[1].dim[1] = 272;
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_STRASSEN && !why);
     in[1].dim[1] = 264;
