@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a process knows of itself, with no import that costs time."""
+"""The memory that a process has needed; cold.py can import this without paying for more."""
 
 import sys
 
@@ -18,14 +18,3 @@ def peak_rss():
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def end_with_parent():
-    """A stopped process does not see that its pipe was closed; Linux can end it by itself."""
-    import ctypes
-    import signal
-
-    try:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    except (OSError, AttributeError):
-        pass

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 import files
 from engines import ENGINES
-from process import end_with_parent, peak_rss
+from process import peak_rss
 
 
 class Worker:
@@ -83,6 +83,17 @@ class Worker:
         from machine import describe
 
         return describe()
+
+
+def end_with_parent():
+    """A stopped process does not see that its pipe was closed; Linux can end it by itself."""
+    import ctypes
+    import signal
+
+    try:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    except (OSError, AttributeError):
+        pass
 
 
 def main():

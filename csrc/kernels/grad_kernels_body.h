@@ -83,47 +83,6 @@ LC_INLINE void moments_run(double *mean, double *m2, const float *x, int64_t n)
         join_moments(mean, m2, have, (double)x[i], 0.0, 1.0);
 }
 
-/* ---- scale, shift and addition ---- */
-
-LC_INLINE void affine_add_loop(float *y, const float *x, lc_v scale, lc_v shift, const float *r,
-                               int64_t n, bool relu, bool stream)
-{
-    int64_t i = 0;
-    for (; i + LC_VLEN <= n; i += LC_VLEN) {
-        lc_v v = lc_v_add(lc_v_fma(lc_v_loadu(x + i), scale, shift), lc_v_loadu(r + i));
-        v = relu ? lc_v_relu(v) : v;
-        if (stream)
-            lc_v_stream(y + i, v);
-        else
-            lc_v_storeu(y + i, v);
-    }
-    if (stream)
-        lc_v_stream_end();
-    if (i < n) {
-        lc_vm m = lc_v_first((int)(n - i));
-        lc_v v = lc_v_add(lc_v_fma(lc_v_maskload(x + i, m), scale, shift), lc_v_maskload(r + i, m));
-        lc_v_maskstore(y + i, m, relu ? lc_v_relu(v) : v);
-    }
-}
-
-LC_INLINE void affine_add(float *y, const float *x, lc_v scale, lc_v shift, const float *r,
-                          int64_t n, unsigned how)
-{
-    switch (how) {
-    case LC_AFFINE_RELU | LC_AFFINE_STREAM:
-        affine_add_loop(y, x, scale, shift, r, n, true, true);
-        break;
-    case LC_AFFINE_STREAM:
-        affine_add_loop(y, x, scale, shift, r, n, false, true);
-        break;
-    case LC_AFFINE_RELU:
-        affine_add_loop(y, x, scale, shift, r, n, true, false);
-        break;
-    default:
-        affine_add_loop(y, x, scale, shift, r, n, false, false);
-    }
-}
-
 /* ---- gradient of a norm ---- */
 
 typedef enum norm_mask { NO_MASK, MASK_OF_Y, MASK_OF_X } norm_mask;

@@ -14,7 +14,7 @@ enum { L = 8 };
 /* Rows that go to one place at a time. Places are often a power of two apart, so that neighbouring
  * rows of all of them would drive each other out of the L1 cache, half written. */
 enum { RUN = 4, RUN_FLOATS = RUN * LC_PACK_MAX_WIDTH };
-/* Rows are fetched so long before they are written: 0.6 rather than 1.4 ns per weight (Strassen,
+/* Rows are fetched so long before they are written: 0.7 rather than 1.4 ns per weight (Strassen,
  * with what precedes, out of cache, Zen 5). */
 enum { AHEAD = 32 };
 #define PACK_ALIGNED __attribute__((aligned(32)))

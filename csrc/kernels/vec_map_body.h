@@ -113,18 +113,15 @@ LC_INLINE void pair(pair_kind f, float *y, const float *a, const float *b, int64
 
 /* ---- scale and shift ---- */
 
-LC_INLINE lc_v affine_one(lc_v x, lc_v scale, lc_v shift, bool relu)
-{
-    lc_v y = lc_v_fma(x, scale, shift);
-    return relu ? lc_v_relu(y) : y;
-}
-
-LC_INLINE void affine_loop(float *y, const float *x, lc_v scale, lc_v shift, int64_t n, bool relu,
-                           bool stream)
+/* r: what is added, or NULL. */
+LC_INLINE void affine_loop(float *y, const float *x, lc_v scale, lc_v shift, const float *r,
+                           int64_t n, bool relu, bool stream)
 {
     int64_t i = 0;
     for (; i + LC_VLEN <= n; i += LC_VLEN) {
-        const lc_v v = affine_one(lc_v_loadu(x + i), scale, shift, relu);
+        lc_v v = lc_v_fma(lc_v_loadu(x + i), scale, shift);
+        v = r ? lc_v_add(v, lc_v_loadu(r + i)) : v;
+        v = relu ? lc_v_relu(v) : v;
         if (stream)
             lc_v_stream(y + i, v);
         else
@@ -134,27 +131,36 @@ LC_INLINE void affine_loop(float *y, const float *x, lc_v scale, lc_v shift, int
         lc_v_stream_end();
     if (i < n) {
         lc_vm m = lc_v_first((int)(n - i));
-        lc_v_maskstore(y + i, m, affine_one(lc_v_maskload(x + i, m), scale, shift, relu));
+        lc_v v = lc_v_fma(lc_v_maskload(x + i, m), scale, shift);
+        v = r ? lc_v_add(v, lc_v_maskload(r + i, m)) : v;
+        lc_v_maskstore(y + i, m, relu ? lc_v_relu(v) : v);
+    }
+}
+
+LC_INLINE void affine_add(float *y, const float *x, lc_v scale, lc_v shift, const float *r,
+                          int64_t n, unsigned how)
+{
+    switch (how) {
+    case LC_AFFINE_RELU | LC_AFFINE_STREAM:
+        affine_loop(y, x, scale, shift, r, n, true, true);
+        break;
+    case LC_AFFINE_STREAM:
+        affine_loop(y, x, scale, shift, r, n, false, true);
+        break;
+    case LC_AFFINE_RELU:
+        affine_loop(y, x, scale, shift, r, n, true, false);
+        break;
+    default:
+        affine_loop(y, x, scale, shift, r, n, false, false);
     }
 }
 
 LC_INLINE void affine(float *y, const float *x, const float *scale, const float *shift, int64_t n,
                       lc_span span, unsigned how)
 {
-    const bool relu = how & LC_AFFINE_RELU;
     lc_v s = span == LC_SPAN_ONE ? lc_v_broadcast(scale) : lc_v_loadu(scale);
     lc_v t = span == LC_SPAN_ONE ? lc_v_broadcast(shift) : lc_v_loadu(shift);
-    if (how & LC_AFFINE_STREAM) {
-        if (relu)
-            affine_loop(y, x, s, t, n, true, true);
-        else
-            affine_loop(y, x, s, t, n, false, true);
-        return;
-    }
-    if (relu)
-        affine_loop(y, x, s, t, n, true, false);
-    else
-        affine_loop(y, x, s, t, n, false, false);
+    affine_add(y, x, s, t, NULL, n, how);
 }
 
 /* ---- weighted sum of slices ---- */

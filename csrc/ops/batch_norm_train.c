@@ -147,9 +147,10 @@ const lc_op lc_op_batch_stats = {
  *     dx = k * (dy - dbeta / M - h * dgamma / M)   batch statistics
  *     dx = k * dy                                  running statistics
  * Phase 0 prepares the channels, phase 1 sums (and writes dy as the ReLU lets it through, where that
- * is wanted), phase 2 makes three numbers per channel of the sums, phase 3 applies them. Where
- * blocks of channels share out evenly among the team, or are many, each goes through all four at once: what is read twice
- * then comes from a cache the second time (a step of resnet_50: 1.03 times as fast). */
+ * is wanted), phase 2 makes three numbers per channel of the sums, phase 3 applies them. Where blocks
+ * of channels share out evenly among the team, or are many, each goes through all four at once: what
+ * is read twice then comes from a cache the second time (a step of resnet_50 1.015 times as fast,
+ * resnext_50_32x4d 1.024). */
 
 /* Where inputs and outputs stand; -1: not there. */
 typedef struct grad_places {
