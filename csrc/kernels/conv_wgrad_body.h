@@ -17,7 +17,23 @@ typedef struct wgrad_part {
     const float *x, *dy; /* of the first pixel */
     int64_t rows, columns;
     float *sums;
+    /* what to fetch meanwhile */
+    const float *next;
+    int64_t next_floats, next_image, next_images;
+    bool first; /* sums are written, not added to */
 } wgrad_part;
+
+/* What the i-th part of a call fetches. */
+WGRAD_INLINE void wgrad_fetch(const lc_wgrad_next *next, int i, wgrad_part *p)
+{
+    p->next_images = 0;
+    if (i < LC_WGRAD_NEXT) {
+        p->next = next->row[i];
+        p->next_floats = next->floats[i];
+        p->next_image = next->image[i];
+        p->next_images = next->images;
+    }
+}
 
 /* One k-step: acc[i][v] += x[i] * d[v]. */
 WGRAD_INLINE void wgrad_step(const int ni, const int nv, const float *x, const float *dy,
@@ -48,6 +64,16 @@ WGRAD_INLINE void wgrad_zero(const int ni, const int nv, wgrad_sums acc)
     }
 }
 
+WGRAD_INLINE void wgrad_put(const int ni, const int nv, float *to, wgrad_sums acc)
+{
+    WGRAD_UNROLL
+    for (int i = 0; i < ni; i++) {
+        WGRAD_UNROLL
+        for (int v = 0; v < nv; v++, to += LC_VLEN)
+            lc_v_storeu(to, acc[i][v]);
+    }
+}
+
 WGRAD_INLINE void wgrad_add(const int ni, const int nv, float *to, wgrad_sums acc)
 {
     WGRAD_UNROLL
@@ -58,10 +84,19 @@ WGRAD_INLINE void wgrad_add(const int ni, const int nv, float *to, wgrad_sums ac
     }
 }
 
-/* The k-steps of one run of neighbouring pixels. */
+/* The k-steps of one run of neighbouring pixels, and the two lines after *next for each pair of them,
+ * up to `end`. */
 WGRAD_INLINE void wgrad_run(const int ni, const int nv, const float *x, int64_t pix,
-                            const float *dy, int64_t vec, int64_t pixels, wgrad_sums acc)
+                            const float *dy, int64_t vec, int64_t pixels, const float **next,
+                            const float *end, wgrad_sums acc)
 {
+    for (; pixels >= 2 && end - *next >= 32; pixels -= 2, x += 2 * pix, dy += 2 * LC_VLEN) {
+        __builtin_prefetch(*next, 0, 2);
+        __builtin_prefetch(*next + 16, 0, 2);
+        *next += 32;
+        wgrad_step(ni, nv, x, dy, vec, acc);
+        wgrad_step(ni, nv, x + pix, dy + LC_VLEN, vec, acc);
+    }
     for (; pixels >= 2; pixels -= 2, x += 2 * pix, dy += 2 * LC_VLEN) {
         wgrad_step(ni, nv, x, dy, vec, acc);
         wgrad_step(ni, nv, x + pix, dy + LC_VLEN, vec, acc);
@@ -80,12 +115,19 @@ WGRAD_INLINE void wgrad_dense_part(const int ni, const int nv, const lc_wgrad_ru
         __builtin_prefetch(p->sums + i * LC_VLEN, 1);
     const int64_t pix = r->stride[1] * r->x_col, row = r->stride[0] * r->x_row;
     const float *xi = p->x, *di = p->dy;
-    for (int64_t n = r->images; n > 0; n--, xi += r->x_image, di += r->dy_image) {
-        const float *x = xi, *d = di;
+    for (int64_t n = 0; n < r->images; n++, xi += r->x_image, di += r->dy_image) {
+        const float *x = xi, *d = di, *next = NULL, *end = NULL;
+        if (n < p->next_images) {
+            next = p->next + n * p->next_image;
+            end = next + p->next_floats;
+        }
         for (int64_t rows = p->rows; rows > 0; rows--, x += row, d += r->dy_row)
-            wgrad_run(ni, nv, x, pix, d, r->dy_vec, p->columns, acc);
+            wgrad_run(ni, nv, x, pix, d, r->dy_vec, p->columns, &next, end, acc);
     }
-    wgrad_add(ni, nv, p->sums, acc);
+    if (p->first)
+        wgrad_put(ni, nv, p->sums, acc);
+    else
+        wgrad_add(ni, nv, p->sums, acc);
 }
 
 typedef void wgrad_part_fn(const lc_wgrad_run *r, const wgrad_part *p);
@@ -148,6 +190,7 @@ WGRAD_INLINE int wgrad_choose(int64_t left, int nv, wgrad_part_fn **fn)
 
 static void wgrad_dense(const lc_wgrad_run *r)
 {
+    int parts = 0;
     for (int64_t kh = 0; kh < r->kh; kh++) {
         const int64_t ah = kh * r->dilation[0] - r->pad[0];
         int64_t oh0 = r->oh0, oh1 = r->oh1;
@@ -169,6 +212,7 @@ static void wgrad_dense(const lc_wgrad_run *r)
             for (int64_t c = 0; c < r->cb;) {
                 wgrad_part_fn *fn;
                 const int ni = wgrad_choose(r->cb - c, r->nv, &fn);
+                wgrad_fetch(&r->next, parts++, &p);
                 fn(r, &p);
                 c += ni;
                 p.x += ni;

@@ -104,7 +104,7 @@ static void product(const lc_wgrad_product *p)
                 for (int32_t l = 0; l < p->block; l++)
                     acc[l] += x[t * p->block] * d[t * p->block + l];
             for (int32_t l = 0; l < p->block; l++)
-                m[l] += acc[l];
+                m[l] = p->first ? acc[l] : m[l] + acc[l];
         }
 }
 

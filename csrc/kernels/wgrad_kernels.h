@@ -19,11 +19,22 @@
 #ifndef LC_KERNELS_WGRAD_KERNELS_H
 #define LC_KERNELS_WGRAD_KERNELS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/winograd_kernels.h"
 
 #define LC_WGRAD_MAX_NV 3
+
+/* What will be wanted soon, of some images: floats that a call fetches into the L2 cache while it
+ * computes, or a part of them, if it is too short. */
+#define LC_WGRAD_NEXT 2
+typedef struct lc_wgrad_next {
+    const float *row[LC_WGRAD_NEXT]; /* of the first image */
+    int64_t floats[LC_WGRAD_NEXT];   /* of each image */
+    int64_t image[LC_WGRAD_NEXT];    /* from one to the next */
+    int64_t images;                  /* 0: nothing */
+} lc_wgrad_next;
 
 /* All strides count floats. */
 typedef struct lc_wgrad_run {
@@ -36,19 +47,23 @@ typedef struct lc_wgrad_run {
     int64_t stride[2], dilation[2], pad[2];
     int64_t images, oh0, oh1, ow0, ow1; /* the band */
     int64_t cb;                         /* channels of the input block */
+    lc_wgrad_next next;
     int32_t nv, block;
 } lc_wgrad_run;
 
 typedef void (*lc_wgrad_run_fn)(const lc_wgrad_run *r);
 
 /* m[channel][nv * block] += sum over tiles of v[block][tile][channel] * w[vector][tile][lane], for
- * one of the 36 positions; Strassen: one of the products, pixels in place of tiles. */
+ * one of the 36 positions; Strassen: one of the products, pixels in place of tiles. `first`: = in
+ * place of +=. */
 typedef struct lc_wgrad_product {
     const float *v, *w;
     float *m;
     int64_t v_blk, w_vec;
     int64_t blocks, tiles;
+    lc_wgrad_next next;
     int32_t nv, block;
+    bool first;
 } lc_wgrad_product;
 
 typedef void (*lc_wgrad_product_fn)(const lc_wgrad_product *p);

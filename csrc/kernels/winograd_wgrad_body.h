@@ -73,11 +73,13 @@ static void wgrad_product(const lc_wgrad_product *p)
 {
     const lc_wgrad_run r = {
         .stride = {1, 1}, .x_col = LC_VLEN, .dy_vec = p->w_vec, .images = 1, .nv = p->nv};
-    wgrad_part part = {.dy = p->w, .rows = 1, .columns = p->tiles, .sums = p->m};
+    wgrad_part part = {.dy = p->w, .rows = 1, .columns = p->tiles, .sums = p->m, .first = p->first};
+    int parts = 0;
     for (int64_t b = 0; b < p->blocks; b++)
         for (int c = 0; c < LC_VLEN;) {
             wgrad_part_fn *fn;
             part.x = p->v + b * p->v_blk + c;
+            wgrad_fetch(&p->next, parts++, &part);
             const int ni = wgrad_choose(LC_VLEN - c, p->nv, &fn);
             fn(&r, &part);
             c += ni;

@@ -17,9 +17,10 @@
  * large as the L1 cache. */
 #define BAND_PIXELS 196
 #define BAND_TILES 64 /* Winograd */
-/* Strassen: pixels of a run, of which a band has two, twice: four. Long, since each product adds to
- * sums that do not stay in the L1 cache, nor, with 49 products, in L2. */
-#define RUN_PIXELS 196
+/* Strassen: floats of a run of pixels, of which a band has two, twice: four. Long, since each product
+ * adds to sums that do not stay in the L1 cache, nor, with 49 products, in L2; but a panel of runs
+ * should fit into L1. */
+#define RUN_FLOATS 1568
 /* Chunks are made until there are about so many items, but not so many that their sums take more
  * than CHUNK_BYTES. */
 #define MIN_ITEMS 16
@@ -109,7 +110,8 @@ static void find_bands(wgrad_prep *p)
         return;
     }
     if (p->levels) {
-        p->per_image = lc_max64(1, (p->ow + RUN_PIXELS / 2) / RUN_PIXELS);
+        const int64_t pixels = RUN_FLOATS / p->run.block;
+        p->per_image = lc_max64(1, (p->ow + pixels / 2) / pixels);
         p->run_pixels = p->ow / p->per_image;
         p->all = p->n * p->per_image;
         p->bands = p->all / p->parts;
@@ -398,8 +400,34 @@ static void add_plain(const lc_wgrad_run *band, lc_wgrad_run_fn kernel, float *s
         }
 }
 
+/* Of the blocks of a tile the i-th, in a band: what x and dy have there. */
+static lc_wgrad_next rows_of(const wgrad_prep *p, const lc_bind *bind, const wgrad_tile *t,
+                             const wgrad_band *b, int64_t i)
+{
+    const lc_wgrad_run *r = &p->run;
+    const lc_conv_form *f = &p->form;
+    lc_wgrad_next next = {.image = {p->x_image, p->dy_image}, .images = b->images};
+    const int64_t ih = lc_max64(0, b->oh0 * r->stride[0] - r->pad[0]);
+    const int64_t rows = reach(b->oh1 - b->oh0, r->stride[0], r->kh, r->dilation[0]);
+    const int64_t ih1 = lc_min64(r->h, ih + rows), whole = p->column_bands == 1;
+    if (!p->plain && !p->pick && ih < ih1 && i < t->i1 - t->i0) {
+        next.row[0] = (const float *)bind->in[1] + b->n * p->x_image +
+                      (t->group * f->ib + t->i0 + i) * p->x_block + ih * r->x_row +
+                      (whole ? 0 : b->ow0 * r->stride[1] * r->x_col);
+        next.floats[0] =
+            whole ? (ih1 - ih) * r->x_row : (b->ow1 - b->ow0) * r->stride[1] * r->x_col;
+    }
+    if (i < t->o1 - t->o0) {
+        next.row[1] = (const float *)bind->in[0] + b->n * p->dy_image +
+                      (t->group * f->ob + t->o0 + i) * p->dy_vec + b->oh0 * r->dy_row +
+                      b->ow0 * r->block;
+        next.floats[1] = (b->oh1 - b->oh0) * (b->ow1 - b->ow0) * r->block;
+    }
+    return next;
+}
+
 void lc_wgrad_add_band(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
-                       const wgrad_band *b, float *sums)
+                       const wgrad_band *b, const wgrad_band *next, float *sums)
 {
     const wgrad_prep *p = step->prep;
     const lc_conv_form *f = &p->form;
@@ -430,6 +458,8 @@ void lc_wgrad_add_band(const lc_step *step, const lc_bind *bind, const wgrad_til
         for (int64_t i = t->i0; i < t->i1; i++) {
             r.x = x_band + i * x_block;
             r.sums = sums + sums_at(p, t, o, r.nv, i);
+            if (next && o + r.nv == t->o1)
+                r.next = rows_of(p, bind, t, next, i - t->i0);
             if (p->plain)
                 add_plain(&r, kernel, r.sums);
             else
@@ -438,21 +468,26 @@ void lc_wgrad_add_band(const lc_step *step, const lc_bind *bind, const wgrad_til
     }
 }
 
+static wgrad_band band_at(const wgrad_prep *p, int64_t i)
+{
+    const int64_t cols = i % p->column_bands, rows = i / p->column_bands % p->row_bands;
+    const int64_t n = i / (p->column_bands * p->row_bands) * p->images;
+    return (wgrad_band){.n = n,
+                        .images = lc_min64(p->images, p->n - n),
+                        .oh0 = rows * p->rows,
+                        .oh1 = lc_min64(p->oh, (rows + 1) * p->rows),
+                        .ow0 = cols * p->columns,
+                        .ow1 = lc_min64(p->ow, (cols + 1) * p->columns)};
+}
+
 static void sum_direct(const lc_step *step, const lc_bind *bind, const wgrad_tile *t, int64_t chunk,
                        float *sums)
 {
     const wgrad_prep *p = step->prep;
     const int64_t end = (chunk + 1) * p->bands / p->chunks;
     for (int64_t i = chunk * p->bands / p->chunks; i < end; i++) {
-        const int64_t cols = i % p->column_bands, rows = i / p->column_bands % p->row_bands;
-        const int64_t n = i / (p->column_bands * p->row_bands) * p->images;
-        const wgrad_band b = {.n = n,
-                              .images = lc_min64(p->images, p->n - n),
-                              .oh0 = rows * p->rows,
-                              .oh1 = lc_min64(p->oh, (rows + 1) * p->rows),
-                              .ow0 = cols * p->columns,
-                              .ow1 = lc_min64(p->ow, (cols + 1) * p->columns)};
-        lc_wgrad_add_band(step, bind, t, &b, sums);
+        const wgrad_band b = band_at(p, i), next = band_at(p, i + 1);
+        lc_wgrad_add_band(step, bind, t, &b, i + 1 < end ? &next : NULL, sums);
     }
 }
 

@@ -56,9 +56,6 @@ void lc_wgrad_sum_winograd(const lc_step *step, const lc_bind *bind, const wgrad
     float *const m = (float *)bind->scratch + p->m_at;
     /* m: [panel][position][input channel][nv * block] */
     const int64_t first = chunk * p->bands / p->chunks, end = (chunk + 1) * p->bands / p->chunks;
-    memset(m, 0,
-           (size_t)(LC_WINOGRAD_POSITIONS * (t->o1 - t->o0) * (in * block + WGRAD_SKEW)) *
-               sizeof(float));
     for (int64_t band = first; band < end; band++) {
         const int64_t from = band * p->all / p->bands, to = (band + 1) * p->all / p->bands;
         transform(step, bind, t, from, to);
@@ -66,7 +63,8 @@ void lc_wgrad_sum_winograd(const lc_step *step, const lc_bind *bind, const wgrad
                                  .w_vec = p->v_blk,
                                  .blocks = t->i1 - t->i0,
                                  .tiles = to - from,
-                                 .block = p->run.block};
+                                 .block = p->run.block,
+                                 .first = band == first};
         for (int64_t pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++) {
             float *panel = m;
             prod.v = v + pos * p->v_pos;
@@ -120,7 +118,7 @@ static void add_rest(const lc_step *step, const lc_bind *bind, const wgrad_tile 
     for (int64_t i = p->bands * p->parts; i < p->all; i++) {
         const int64_t from = i % p->per_image * p->run_pixels;
         const wgrad_band b = {i / p->per_image, 1, 0, 1, from, from + p->run_pixels};
-        lc_wgrad_add_band(step, bind, t, &b, sums);
+        lc_wgrad_add_band(step, bind, t, &b, NULL, sums);
     }
     const int64_t from = p->per_image * p->run_pixels;
     if (from == p->ow)
@@ -129,7 +127,7 @@ static void add_rest(const lc_step *step, const lc_bind *bind, const wgrad_tile 
         lc_max64(1, p->run_pixels / (p->ow - from)); /* images whose copy has room */
     for (int64_t n = 0; n < p->n; n += most) {
         const wgrad_band b = {n, lc_min64(most, p->n - n), 0, 1, from, p->ow};
-        lc_wgrad_add_band(step, bind, t, &b, sums);
+        lc_wgrad_add_band(step, bind, t, &b, NULL, sums);
     }
 }
 
@@ -137,22 +135,26 @@ void lc_wgrad_sum_strassen(const lc_step *step, const lc_bind *bind, const wgrad
                            int64_t chunk, float *sums)
 {
     const wgrad_prep *p = step->prep;
-    const int64_t end = (chunk + 1) * p->bands / p->chunks, floats = part_floats(p, t);
+    const int64_t first = chunk * p->bands / p->chunks, end = (chunk + 1) * p->bands / p->chunks;
+    const int64_t floats = part_floats(p, t);
     float *const scratch = bind->scratch, *const m = scratch + p->m_at;
-    memset(m, 0, (size_t)(lc_strassen_products(p->levels) * floats) * sizeof(float));
-    for (int64_t i = chunk * p->bands / p->chunks; i < end; i++) {
-        lc_strassen_side dy, x;
+    for (int64_t i = first; i < end; i++) {
+        lc_strassen_side dy, x, next[2] = {{.blocks = 0}};
         find_sides(step, bind, t, i, &dy, &x);
-        lc_strassen_add(step->kernels, p->levels, &dy, &x, p->run_pixels, scratch + p->v_at, m);
+        if (i + 1 < end && !p->pick)
+            find_sides(step, bind, t, i + 1, &next[0], &next[1]);
+        lc_strassen_add(step->kernels, p->levels, &dy, &x, next, p->run_pixels, scratch + p->v_at,
+                        m, i == first);
     }
-    lc_strassen_finish(p->levels, m, floats);
+    if (first < end)
+        lc_strassen_finish(p->levels, m, floats, sums);
+    else
+        memset(sums, 0, (size_t)(p->parts * p->parts * floats) * sizeof(float));
+    if (chunk < p->chunks - 1)
+        return;
     for (int64_t i = 0; i < p->parts; i++)
         for (int64_t j = 0; j < p->parts; j++, sums += floats) {
-            memcpy(sums, m + lc_strassen_place(p->levels, i, j) * floats,
-                   (size_t)floats * sizeof(float));
-            if (chunk == p->chunks - 1) {
-                const wgrad_tile part = part_of(p, t, i, j);
-                add_rest(step, bind, &part, sums);
-            }
+            const wgrad_tile part = part_of(p, t, i, j);
+            add_rest(step, bind, &part, sums);
         }
 }

@@ -19,10 +19,21 @@ static const factor factors[7][2] = {
     {{X11, MINUS, X21}, {X22, MINUS, X12}},
 };
 
+/* What the products of a level fetch meanwhile: quarters that the next factors are the first to read.
+ */
+#define MOST_AHEAD 3
+typedef struct ahead {
+    lc_strassen_side side[MOST_AHEAD];
+    int sides, runs; /* runs: of each side */
+    int64_t next;    /* run of the first of them */
+} ahead;
+
 typedef struct task {
     const lc_kernels *k;
     int64_t pixels; /* of a run */
     float *m;       /* the next product */
+    bool first;
+    ahead ahead;
 } task;
 
 /* The half of a side's channels and of its runs. */
@@ -65,21 +76,66 @@ static lc_strassen_side find_factor(const task *t, const lc_strassen_side *x, in
     return sum;
 }
 
+/* The next run to fetch; NULL: no more. */
+static const float *next_ahead(ahead *s)
+{
+    while (s->sides > 0) {
+        const lc_strassen_side *x = &s->side[s->sides - 1];
+        const int64_t i = s->next++;
+        if (i < x->blocks * s->runs)
+            return x->run[i % s->runs] + i / s->runs * x->step;
+        s->next = 0;
+        s->sides--;
+    }
+    return NULL;
+}
+
+/* Which quarters the factors of a product are the first to read, of a and of b. */
+static const uint8_t first_reads[7][2] = {
+    {1 << X11, 1 << X11},
+    {1 << X12, 1 << X21},
+    {1 << X21 | 1 << X22, 1 << X12},
+    {0, 1 << X22},
+};
+
+/* While product i is made: what the next one reads. */
+static void look_ahead(task *t, int i, int runs, const lc_strassen_side *a,
+                       const lc_strassen_side *b, const lc_strassen_side next[2])
+{
+    t->ahead = (ahead){.runs = runs / 2};
+    for (int side = 0; side < 2; side++) {
+        const lc_strassen_side *x = i == 6 ? &next[side] : side == 0 ? a : b;
+        for (int q = X11; q <= X22 && x->blocks > 0; q++)
+            if (first_reads[(i + 1) % 7][side] >> q & 1) {
+                const int first = q >> 1, second = q & 1;
+                t->ahead.side[t->ahead.sides++] =
+                    quarter(x, runs, side ? second : first, side ? first : second);
+            }
+    }
+}
+
 static void multiply(task *t, const lc_strassen_side *a, const lc_strassen_side *b)
 {
     const int64_t block = t->k->block;
-    lc_wgrad_product p = {.v = b->run[0],
-                          .v_blk = b->step,
+    lc_wgrad_product p = {.v_blk = b->step,
                           .w_vec = a->step,
-                          .blocks = b->blocks,
+                          .blocks = 1,
                           .tiles = t->pixels,
-                          .block = t->k->block};
+                          .next = {.images = 1},
+                          .block = t->k->block,
+                          .first = t->first};
     for (int64_t o = 0; o < a->blocks; o += p.nv) {
         p.nv = lc_wgrad_panel(a->blocks - o);
         p.w = a->run[0] + o * a->step;
-        p.m = t->m;
-        t->k->wgrad.product(&p);
-        t->m += b->blocks * block * p.nv * block;
+        for (int64_t i = 0; i < b->blocks; i++, t->m += block * p.nv * block) {
+            p.v = b->run[0] + i * b->step;
+            p.m = t->m;
+            for (int n = 0; n < LC_WGRAD_NEXT; n++) {
+                p.next.row[n] = next_ahead(&t->ahead);
+                p.next.floats[n] = p.next.row[n] ? t->pixels * block : 0;
+            }
+            t->k->wgrad.product(&p);
+        }
     }
 }
 
@@ -89,7 +145,7 @@ static int64_t sum_floats(const lc_strassen_side *x, int runs, int64_t run)
 }
 
 static void add_level(task *t, int levels, const lc_strassen_side *a, const lc_strassen_side *b,
-                      float *scratch)
+                      const lc_strassen_side *next, float *scratch)
 {
     if (levels == 0) {
         multiply(t, a, b);
@@ -102,7 +158,9 @@ static void add_level(task *t, int levels, const lc_strassen_side *a, const lc_s
     for (int i = 0; i < 7; i++) {
         const lc_strassen_side l = find_factor(t, a, runs, &factors[i][0], false, a_sum);
         const lc_strassen_side r = find_factor(t, b, runs, &factors[i][1], true, b_sum);
-        add_level(t, levels - 1, &l, &r, rest);
+        if (next)
+            look_ahead(t, i, runs, a, b, next);
+        add_level(t, levels - 1, &l, &r, NULL, rest);
     }
 }
 
@@ -119,39 +177,47 @@ int64_t lc_strassen_scratch(int levels, int64_t a_blocks, int64_t b_blocks, int6
 }
 
 void lc_strassen_add(const lc_kernels *k, int levels, const lc_strassen_side *a,
-                     const lc_strassen_side *b, int64_t pixels, float *scratch, float *m)
+                     const lc_strassen_side *b, const lc_strassen_side next[2], int64_t pixels,
+                     float *scratch, float *m, bool first)
 {
-    task t = {.k = k, .pixels = pixels, .m = m};
-    add_level(&t, levels, a, b, scratch);
+    task t = {.k = k, .pixels = pixels, .m = m, .first = first};
+    add_level(&t, levels, a, b, next, scratch);
 }
 
-/* Seven products, `step` floats apart, become the four sums; in the order of factors[]. */
-static void finish_seven(float *m, int64_t step, int64_t floats)
+/* Seven products, `step` floats apart and in the order of factors[], become the four sums; these may
+ * be where the first four were. */
+static void finish_seven(const float *m, int64_t step, int64_t floats, float *const sums[4])
 {
-    float *m0 = m, *m1 = m0 + step, *m2 = m1 + step, *m3 = m2 + step, *m4 = m3 + step,
-          *m5 = m4 + step, *m6 = m5 + step;
+    const float *m1 = m + step, *m2 = m1 + step, *m3 = m2 + step, *m4 = m3 + step, *m5 = m4 + step,
+                *m6 = m5 + step;
+    float *c11 = sums[0], *c12 = sums[1], *c21 = sums[2], *c22 = sums[3];
+#pragma GCC ivdep
     for (int64_t i = 0; i < floats; i++) {
-        const float u2 = m0[i] + m3[i], u3 = u2 + m6[i], u4 = u2 + m2[i];
-        m0[i] += m1[i];
-        m1[i] = u4 + m4[i];
-        const float c22 = u3 + m2[i];
-        m2[i] = u3 - m5[i];
-        m3[i] = c22;
+        const float u2 = m[i] + m3[i], u3 = u2 + m6[i], u4 = u2 + m2[i], s = u3 + m2[i];
+        const float t = u3 - m5[i], u = u4 + m4[i];
+        c11[i] = m[i] + m1[i];
+        c12[i] = u;
+        c21[i] = t;
+        c22[i] = s;
     }
 }
 
-void lc_strassen_finish(int levels, float *m, int64_t floats)
+void lc_strassen_finish(int levels, float *m, int64_t floats, float *sums)
 {
     if (levels == 1) {
-        finish_seven(m, floats, floats);
+        finish_seven(m, floats, floats,
+                     (float *[]){sums, sums + floats, sums + 2 * floats, sums + 3 * floats});
         return;
     }
-    for (int i = 0; i < 7; i++)
-        finish_seven(m + 7 * i * floats, floats, floats);
-    finish_seven(m, 7 * floats, 4 * floats); /* the four sums of each of the seven are neighbours */
-}
-
-int64_t lc_strassen_place(int levels, int64_t i, int64_t j)
-{
-    return levels == 1 ? 2 * i + j : 7 * (2 * (i >> 1) + (j >> 1)) + 2 * (i & 1) + (j & 1);
+    for (int i = 0; i < 7; i++) { /* the four sums of each of the seven are neighbours */
+        float *inner = m + 7 * i * floats;
+        finish_seven(inner, floats, floats,
+                     (float *[]){inner, inner + floats, inner + 2 * floats, inner + 3 * floats});
+    }
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++) {
+            float *to = sums + (4 * i + j) * floats;
+            finish_seven(m + (2 * i + j) * floats, 7 * floats, floats,
+                         (float *[]){to, to + 2 * floats, to + 8 * floats, to + 10 * floats});
+        }
 }

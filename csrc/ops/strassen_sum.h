@@ -35,15 +35,16 @@ static inline int64_t lc_strassen_products(int levels)
 int64_t lc_strassen_scratch(int levels, int64_t a_blocks, int64_t b_blocks, int64_t pixels,
                             int block);
 
-/* m[product] += the product of factors, over runs of `pixels` pixels, 2^levels of them. The blocks
+/* m[product] += (`first`: =) the product of factors, over runs of `pixels` pixels, 2^levels of them. The blocks
  * of both sides divide by 2^levels. Each of the 7^levels products has the layout of lc_wgrad_product
- * in panels of a's blocks (lc_wgrad_panel) after each other. */
+ * in panels of a's blocks (lc_wgrad_panel) after each other. `next`: the sides of the next call,
+ * whose first factors are fetched ahead; without blocks: none. */
 void lc_strassen_add(const lc_kernels *k, int levels, const lc_strassen_side *a,
-                     const lc_strassen_side *b, int64_t pixels, float *scratch, float *m);
+                     const lc_strassen_side *b, const lc_strassen_side next[2], int64_t pixels,
+                     float *scratch, float *m, bool first);
 
-/* The products become the sums, in place. The sum of the i-th part of a's blocks and the j-th of b's
- * is where product lc_strassen_place was; `floats` of each. */
-void lc_strassen_finish(int levels, float *m, int64_t floats);
-int64_t lc_strassen_place(int levels, int64_t i, int64_t j);
+/* The products, `floats` each, become the sums of the i-th part of a's blocks and the j-th of b's, at
+ * sums + (i * parts + j) * floats. m is overwritten. */
+void lc_strassen_finish(int levels, float *m, int64_t floats, float *sums);
 
 #endif

@@ -94,9 +94,10 @@ static inline float *pick_pixels(const wgrad_prep *p, const float *x, int64_t fr
     return next;
 }
 
-/* Adds a band to the direct sums of a tile. conv2d_weight_grad.c. */
+/* Adds a band to the direct sums of a tile, and fetches what is read of the next one (or NULL).
+ * conv2d_weight_grad.c. */
 void lc_wgrad_add_band(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
-                       const wgrad_band *b, float *sums);
+                       const wgrad_band *b, const wgrad_band *next, float *sums);
 
 /* The sums of a tile over a chunk of the bands; conv2d_weight_grad_fast.c. */
 void lc_wgrad_sum_winograd(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
