@@ -20,7 +20,7 @@ typedef struct wgrad_part {
     /* what to fetch meanwhile */
     const float *next;
     int64_t next_floats, next_image, next_images;
-    bool first; /* sums are written, not added to */
+    bool first; /* see wgrad_add */
 } wgrad_part;
 
 /* What the i-th part of a call fetches. */
@@ -64,28 +64,19 @@ WGRAD_INLINE void wgrad_zero(const int ni, const int nv, wgrad_sums acc)
     }
 }
 
-WGRAD_INLINE void wgrad_put(const int ni, const int nv, float *to, wgrad_sums acc)
+/* first: the sums are written, not added to. */
+WGRAD_INLINE void wgrad_add(const int ni, const int nv, float *to, const bool first, wgrad_sums acc)
 {
     WGRAD_UNROLL
     for (int i = 0; i < ni; i++) {
         WGRAD_UNROLL
         for (int v = 0; v < nv; v++, to += LC_VLEN)
-            lc_v_storeu(to, acc[i][v]);
+            lc_v_storeu(to, first ? acc[i][v] : lc_v_add(lc_v_loadu(to), acc[i][v]));
     }
 }
 
-WGRAD_INLINE void wgrad_add(const int ni, const int nv, float *to, wgrad_sums acc)
-{
-    WGRAD_UNROLL
-    for (int i = 0; i < ni; i++) {
-        WGRAD_UNROLL
-        for (int v = 0; v < nv; v++, to += LC_VLEN)
-            lc_v_storeu(to, lc_v_add(lc_v_loadu(to), acc[i][v]));
-    }
-}
-
-/* The k-steps of one run of neighbouring pixels, and the two lines after *next for each pair of them,
- * up to `end`. */
+/* The k-steps of one run of neighbouring pixels; fetches the two lines after *next for each pair of
+ * them, up to `end`. */
 WGRAD_INLINE void wgrad_run(const int ni, const int nv, const float *x, int64_t pix,
                             const float *dy, int64_t vec, int64_t pixels, const float **next,
                             const float *end, wgrad_sums acc)
@@ -125,9 +116,9 @@ WGRAD_INLINE void wgrad_dense_part(const int ni, const int nv, const lc_wgrad_ru
             wgrad_run(ni, nv, x, pix, d, r->dy_vec, p->columns, &next, end, acc);
     }
     if (p->first)
-        wgrad_put(ni, nv, p->sums, acc);
+        wgrad_add(ni, nv, p->sums, true, acc);
     else
-        wgrad_add(ni, nv, p->sums, acc);
+        wgrad_add(ni, nv, p->sums, false, acc);
 }
 
 typedef void wgrad_part_fn(const lc_wgrad_run *r, const wgrad_part *p);

@@ -397,6 +397,7 @@ static void add_plain(const lc_wgrad_run *band, lc_wgrad_run_fn kernel, float *s
             r.x = band->x + i * r.dilation[0] * r.x_row + j * r.dilation[1];
             r.sums = sums + (i * kw + j) * r.nv * r.block;
             kernel(&r);
+            r.next.images = 0; /* the first call has fetched it */
         }
 }
 
@@ -407,15 +408,14 @@ static lc_wgrad_next rows_of(const wgrad_prep *p, const lc_bind *bind, const wgr
     const lc_wgrad_run *r = &p->run;
     const lc_conv_form *f = &p->form;
     lc_wgrad_next next = {.image = {p->x_image, p->dy_image}, .images = b->images};
-    const int64_t ih = lc_max64(0, b->oh0 * r->stride[0] - r->pad[0]);
-    const int64_t rows = reach(b->oh1 - b->oh0, r->stride[0], r->kh, r->dilation[0]);
-    const int64_t ih1 = lc_min64(r->h, ih + rows), whole = p->column_bands == 1;
-    if (!p->plain && !p->pick && ih < ih1 && i < t->i1 - t->i0) {
+    if (!p->plain && !p->pick && i < t->i1 - t->i0) {
+        const int64_t ih = lc_max64(0, b->oh0 * r->stride[0] - r->pad[0]);
+        const int64_t last = ih + reach(b->oh1 - b->oh0, r->stride[0], r->kh, r->dilation[0]) - 1;
+        const int64_t col = r->stride[1] * r->x_col, all = r->h * r->x_row;
+        const int64_t from = lc_min64(ih * r->x_row + b->ow0 * col, all);
         next.row[0] = (const float *)bind->in[1] + b->n * p->x_image +
-                      (t->group * f->ib + t->i0 + i) * p->x_block + ih * r->x_row +
-                      (whole ? 0 : b->ow0 * r->stride[1] * r->x_col);
-        next.floats[0] =
-            whole ? (ih1 - ih) * r->x_row : (b->ow1 - b->ow0) * r->stride[1] * r->x_col;
+                      (t->group * f->ib + t->i0 + i) * p->x_block + from;
+        next.floats[0] = lc_min64(last * r->x_row + b->ow1 * col, all) - from;
     }
     if (i < t->o1 - t->o0) {
         next.row[1] = (const float *)bind->in[0] + b->n * p->dy_image +

@@ -36,9 +36,11 @@ typedef struct task {
     ahead ahead;
 } task;
 
-/* The half of a side's channels and of its runs. */
-static lc_strassen_side quarter(const lc_strassen_side *x, int runs, int channels, int pixels)
+/* is_b: of the second side, whose quarters have the pixels first. */
+static lc_strassen_side quarter(const lc_strassen_side *x, int runs, source which, bool is_b)
 {
+    const int first = which >> 1, second = which & 1;
+    const int channels = is_b ? second : first, pixels = is_b ? first : second;
     lc_strassen_side q = {.step = x->step, .blocks = x->blocks / 2};
     for (int r = 0; r < runs / 2; r++)
         q.run[r] = x->run[pixels * (runs / 2) + r] + channels * q.blocks * x->step;
@@ -53,7 +55,6 @@ static lc_strassen_side buffer_side(float *buffer, int64_t blocks, int runs, int
     return q;
 }
 
-/* is_b: of the second side, whose quarters have the pixels first. */
 static lc_strassen_side find_factor(const task *t, const lc_strassen_side *x, int runs,
                                     const factor *f, bool is_b, float *buffer)
 {
@@ -61,11 +62,8 @@ static lc_strassen_side find_factor(const task *t, const lc_strassen_side *x, in
     lc_strassen_side q[2];
     const lc_strassen_side sum = buffer_side(buffer, x->blocks / 2, runs / 2, run);
     const source from[2] = {f->first, f->second};
-    for (int i = 0; i < 2; i++) {
-        const int first = from[i] >> 1 & 1, second = from[i] & 1;
-        q[i] = from[i] == BUFFER ? sum
-                                 : quarter(x, runs, is_b ? second : first, is_b ? first : second);
-    }
+    for (int i = 0; i < 2; i++)
+        q[i] = from[i] == BUFFER ? sum : quarter(x, runs, from[i], is_b);
     if (f->action == IS)
         return q[0];
     lc_vec_binary_fn *const add = f->action == PLUS ? t->k->vec.add : t->k->vec.sub;
@@ -90,35 +88,32 @@ static const float *next_ahead(ahead *s)
     return NULL;
 }
 
-/* Which quarters the factors of a product are the first to read, of a and of b. */
-static const uint8_t first_reads[7][2] = {
-    {1 << X11, 1 << X11},
-    {1 << X12, 1 << X21},
-    {1 << X21 | 1 << X22, 1 << X12},
-    {0, 1 << X22},
-};
+/* The first product that reads a quarter of a side. */
+static int first_reader(source which, bool is_b)
+{
+    int i = 0;
+    while (factors[i][is_b].first != which && factors[i][is_b].second != which)
+        i++;
+    return i;
+}
 
-/* While product i is made: what the next one reads. */
+/* While product i is made: what the next one is the first to read. */
 static void look_ahead(task *t, int i, int runs, const lc_strassen_side *a,
                        const lc_strassen_side *b, const lc_strassen_side next[2])
 {
     t->ahead = (ahead){.runs = runs / 2};
     for (int side = 0; side < 2; side++) {
         const lc_strassen_side *x = i == 6 ? &next[side] : side == 0 ? a : b;
-        for (int q = X11; q <= X22 && x->blocks > 0; q++)
-            if (first_reads[(i + 1) % 7][side] >> q & 1) {
-                const int first = q >> 1, second = q & 1;
-                t->ahead.side[t->ahead.sides++] =
-                    quarter(x, runs, side ? second : first, side ? first : second);
-            }
+        for (source q = X11; q <= X22 && x->blocks > 0; q++)
+            if (first_reader(q, side) == (i + 1) % 7)
+                t->ahead.side[t->ahead.sides++] = quarter(x, runs, q, side);
     }
 }
 
 static void multiply(task *t, const lc_strassen_side *a, const lc_strassen_side *b)
 {
     const int64_t block = t->k->block;
-    lc_wgrad_product p = {.v_blk = b->step,
-                          .w_vec = a->step,
+    lc_wgrad_product p = {.w_vec = a->step,
                           .blocks = 1,
                           .tiles = t->pixels,
                           .next = {.images = 1},
@@ -184,13 +179,14 @@ void lc_strassen_add(const lc_kernels *k, int levels, const lc_strassen_side *a,
     add_level(&t, levels, a, b, next, scratch);
 }
 
-/* Seven products, `step` floats apart and in the order of factors[], become the four sums; these may
- * be where the first four were. */
-static void finish_seven(const float *m, int64_t step, int64_t floats, float *const sums[4])
+/* Seven products, `step` floats apart and in the order of factors[], become two rows of two sums; these
+ * may be where the first four were. */
+static void finish_seven(const float *m, int64_t step, int64_t floats, float *sums, int64_t column,
+                         int64_t row)
 {
     const float *m1 = m + step, *m2 = m1 + step, *m3 = m2 + step, *m4 = m3 + step, *m5 = m4 + step,
                 *m6 = m5 + step;
-    float *c11 = sums[0], *c12 = sums[1], *c21 = sums[2], *c22 = sums[3];
+    float *c11 = sums, *c12 = sums + column, *c21 = sums + row, *c22 = c21 + column;
 #pragma GCC ivdep
     for (int64_t i = 0; i < floats; i++) {
         const float u2 = m[i] + m3[i], u3 = u2 + m6[i], u4 = u2 + m2[i], s = u3 + m2[i];
@@ -205,19 +201,15 @@ static void finish_seven(const float *m, int64_t step, int64_t floats, float *co
 void lc_strassen_finish(int levels, float *m, int64_t floats, float *sums)
 {
     if (levels == 1) {
-        finish_seven(m, floats, floats,
-                     (float *[]){sums, sums + floats, sums + 2 * floats, sums + 3 * floats});
+        finish_seven(m, floats, floats, sums, floats, 2 * floats);
         return;
     }
     for (int i = 0; i < 7; i++) { /* the four sums of each of the seven are neighbours */
         float *inner = m + 7 * i * floats;
-        finish_seven(inner, floats, floats,
-                     (float *[]){inner, inner + floats, inner + 2 * floats, inner + 3 * floats});
+        finish_seven(inner, floats, floats, inner, floats, 2 * floats);
     }
     for (int i = 0; i < 2; i++)
-        for (int j = 0; j < 2; j++) {
-            float *to = sums + (4 * i + j) * floats;
-            finish_seven(m + (2 * i + j) * floats, 7 * floats, floats,
-                         (float *[]){to, to + 2 * floats, to + 8 * floats, to + 10 * floats});
-        }
+        for (int j = 0; j < 2; j++)
+            finish_seven(m + (2 * i + j) * floats, 7 * floats, floats, sums + (4 * i + j) * floats,
+                         2 * floats, 8 * floats);
 }

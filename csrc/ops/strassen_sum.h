@@ -35,10 +35,10 @@ static inline int64_t lc_strassen_products(int levels)
 int64_t lc_strassen_scratch(int levels, int64_t a_blocks, int64_t b_blocks, int64_t pixels,
                             int block);
 
-/* m[product] += (`first`: =) the product of factors, over runs of `pixels` pixels, 2^levels of them. The blocks
- * of both sides divide by 2^levels. Each of the 7^levels products has the layout of lc_wgrad_product
- * in panels of a's blocks (lc_wgrad_panel) after each other. `next`: the sides of the next call,
- * whose first factors are fetched ahead; without blocks: none. */
+/* m[product] += (`first`: =) the product of factors, over runs of `pixels` pixels, 2^levels of them.
+ * The blocks of both sides divide by 2^levels. Each of the 7^levels products has the layout of
+ * lc_wgrad_product in panels of a's blocks (lc_wgrad_panel) after each other. `next`: the sides of
+ * the next call, whose first factors are fetched ahead; without blocks: none. */
 void lc_strassen_add(const lc_kernels *k, int levels, const lc_strassen_side *a,
                      const lc_strassen_side *b, const lc_strassen_side next[2], int64_t pixels,
                      float *scratch, float *m, bool first);
