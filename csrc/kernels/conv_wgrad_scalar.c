@@ -71,15 +71,15 @@ static void taps3(const float *m, int64_t ms, float *w, int64_t ws)
 static void tiles(const lc_winograd_run *r)
 {
     for (int64_t b = 0; b < r->blocks; b++) {
-        lc_winograd_place at = lc_winograd_first(r);
-        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
-            const float *x = r->x + at.n * r->x_image + b * r->x_blk;
+        for (int64_t i = 0; i < r->tiles; i++) {
+            const lc_winograd_place *at = &r->place[i];
+            const float *x =
+                r->x + at->n * r->x_image + b * r->x_blk + at->oh * r->x_row + at->ow * r->block;
             for (int c = 0; c < r->block; c++) {
                 float d[16], t[24], v[36];
                 for (int k = 0; k < 16; k++) {
-                    const int64_t h = at.row * LC_WINOGRAD_TILE + k / 4;
-                    const int64_t w = at.column * LC_WINOGRAD_TILE + k % 4;
-                    d[k] = h < r->h && w < r->w ? x[h * r->x_row + w * r->block + c] : 0.0f;
+                    const bool in = k / 4 < at->rows && k % 4 < at->columns;
+                    d[k] = in ? x[k / 4 * r->x_row + k % 4 * r->block + c] : 0.0f;
                 }
                 for (int k = 0; k < 4; k++)
                     tile6(d + k, 4, t + k, 4);

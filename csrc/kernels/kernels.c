@@ -9,13 +9,25 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const uint8_t uses_s2[36] = {1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4,
                                     1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 4, 16};
 
+#define LAST_4(i) i, i, i, i | 2
+#define LAST_6(i) i, i, i, i, i, i | 2
+#define LAST_9(i) i, i, i, i, i | 2, i, i, i, i | 2
+static const uint8_t last_2x2[16] = {LAST_4(0), LAST_4(0), LAST_4(0), LAST_4(1)};
+static const uint8_t last_3x3[36] = {LAST_6(0), LAST_6(0), LAST_6(0),
+                                     LAST_6(0), LAST_6(0), LAST_6(1)};
+/* even rows; the columns of odd rows, even ones first; odd rows and columns */
+static const uint8_t last_s2[81] = {LAST_9(0), LAST_9(0), LAST_9(0), LAST_9(0), LAST_9(1), 0, 0, 0,
+                                    1,         0,         0,         0,         1,         0, 0, 0,
+                                    1,         0,         0,         0,         1,         2, 2, 2,
+                                    3,         LAST_4(0), LAST_4(0), LAST_4(0), LAST_4(1)};
+
 const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS] = {
-    [LC_WINOGRAD_3X3] = {"winograd 4x4", 36, 36, NULL, 1, 3, 1, 4, false},
-    [LC_WINOGRAD_3X3_LATE] = {"winograd 4x4 late", 36, 9, NULL, 1, 3, 1, 4, true},
-    [LC_WINOGRAD_3X3_2X2] = {"winograd 2x2", 16, 16, NULL, 1, 3, 1, 2, false},
-    [LC_WINOGRAD_3X3_S2] = {"winograd 4x4 /2", 81, 36, uses_s2, 1, 3, 2, 4, false},
-    [LC_WINOGRAD_1X1] = {"strassen", 7, 7, NULL, 2, 1, 0, 0, false},
-    [LC_WINOGRAD_1X1_TWICE] = {"strassen twice", 49, 49, NULL, 4, 1, 0, 0, false},
+    [LC_WINOGRAD_3X3] = {"winograd 4x4", 36, 36, NULL, last_3x3, 1, 3, 1, 4, false},
+    [LC_WINOGRAD_3X3_LATE] = {"winograd 4x4 late", 36, 9, NULL, last_3x3, 1, 3, 1, 4, true},
+    [LC_WINOGRAD_3X3_2X2] = {"winograd 2x2", 16, 16, NULL, last_2x2, 1, 3, 1, 2, false},
+    [LC_WINOGRAD_3X3_S2] = {"winograd 4x4 /2", 81, 36, uses_s2, last_s2, 1, 3, 2, 4, false},
+    [LC_WINOGRAD_1X1] = {"strassen", 7, 7, NULL, NULL, 2, 1, 0, 0, false},
+    [LC_WINOGRAD_1X1_TWICE] = {"strassen twice", 49, 49, NULL, NULL, 4, 1, 0, 0, false},
 };
 
 void lc_kernels_fill(lc_kernels *table, lc_isa isa)

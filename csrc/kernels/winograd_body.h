@@ -121,6 +121,12 @@ WINO_INLINE void wino_output_axis(const lc_winograd_kind kind, const lc_v *m, lc
         wino_output4(m, y);
 }
 
+/* Does the last output along an axis alone take number i? */
+WINO_INLINE bool wino_last(const lc_winograd_kind kind, int i)
+{
+    return i == wino_side(kind) - 1 || (kind == LC_WINOGRAD_3X3_S2 && i == 4);
+}
+
 /* Where row i, column j of a transformed tile stands. Stride 2: even rows first; of odd ones, the
  * positions of a weight side by side. */
 WINO_INLINE int wino_position(const lc_winograd_kind kind, int i, int j)
@@ -134,7 +140,8 @@ WINO_INLINE int wino_position(const lc_winograd_kind kind, int i, int j)
 /* The tile whose first input is at row `ih`, column `iw` of the plane x; both may lie outside. Rows
  * outside are read from an array of zeros, columns outside need no transform. */
 WINO_INLINE void wino_input_tile(const lc_winograd_kind kind, const lc_winograd_run *r,
-                                 const float *x, int64_t ih, int64_t iw, float *v)
+                                 const float *x, int64_t ih, int64_t iw, bool short_rows,
+                                 bool short_columns, float *v)
 {
     const int side = wino_side(kind);
     lc_v t[9][9];
@@ -158,23 +165,28 @@ WINO_INLINE void wino_input_tile(const lc_winograd_kind kind, const lc_winograd_
     }
     for (int i = 0; i < side; i++) {
         lc_v c[9];
+        if (short_rows && wino_last(kind, i))
+            continue;
         wino_input_axis(kind, t[i], c);
         WINO_UNROLL
         for (int j = 0; j < side; j++)
-            lc_v_storeu(v + wino_position(kind, i, j) * r->v_pos, c[j]);
+            if (!wino_last(kind, j) || !short_columns)
+                lc_v_storeu(v + wino_position(kind, i, j) * r->v_pos, c[j]);
     }
 }
 
 /* All tiles of all blocks. */
 WINO_INLINE void wino_input_tiles(const lc_winograd_kind kind, const lc_winograd_run *r)
 {
-    const int move = wino_outputs(kind) * (kind == LC_WINOGRAD_3X3_S2 ? 2 : 1);
+    const int stride = kind == LC_WINOGRAD_3X3_S2 ? 2 : 1;
     for (int64_t b = 0; b < r->blocks; b++) {
-        lc_winograd_place at = lc_winograd_first(r);
-        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at))
-            wino_input_tile(kind, r, r->x + at.n * r->x_image + b * r->x_blk,
-                            at.row * move - r->pad[0], at.column * move - r->pad[1],
+        for (int64_t i = 0; i < r->tiles; i++) {
+            const lc_winograd_place *at = &r->place[i];
+            wino_input_tile(kind, r, r->x + at->n * r->x_image + b * r->x_blk,
+                            at->oh * stride - r->pad[0], at->ow * stride - r->pad[1],
+                            at->rows < wino_outputs(kind), at->columns < wino_outputs(kind),
                             r->v + b * r->v_blk + i * LC_VLEN);
+        }
     }
 }
 
@@ -218,21 +230,21 @@ WINO_INLINE void wino_strassen_out(const lc_v *p, lc_v *c11, lc_v *c12, lc_v *c2
 }
 
 /* `n` pixels of a plane that follow each other, the last ones of which may not exist, and as many
- * parts of the channels. All tiles of an image are in one row. */
+ * parts of the channels. Tiles follow each other, too. */
 WINO_INLINE void wino_input_parts(const int n, const lc_winograd_run *r)
 {
     const int64_t part = r->blocks * r->x_blk, pixels = r->oh * r->ow;
     for (int64_t b = 0; b < r->blocks; b++) {
         float *v = r->v + b * r->v_blk;
-        lc_winograd_place tile = lc_winograd_first(r);
-        const float *x = r->x + b * r->x_blk, *row = x + tile.n * r->x_image;
-        int64_t p = n * tile.column, w = p % r->ow;
+        const lc_winograd_place *tile = r->place;
+        const float *x = r->x + b * r->x_blk, *row = x + tile->n * r->x_image;
+        int64_t p = tile->ow, w = p % r->ow;
         row += p / r->ow * r->stride * r->x_row;
-        for (int64_t i = 0; i < r->tiles; i++, v += LC_VLEN, lc_winograd_next(r, &tile)) {
+        for (int64_t i = 0; i < r->tiles; i++, v += LC_VLEN, tile++) {
             lc_v a[4][4], t[7], s[7][4];
-            if (tile.column == 0) {
+            if (tile->ow == 0) {
                 p = w = 0;
-                row = x + tile.n * r->x_image;
+                row = x + tile->n * r->x_image;
             }
             WINO_UNROLL
             for (int k = 0; k < n; k++, p++) {
@@ -295,11 +307,11 @@ WINO_INLINE void wino_output_parts(const int n, const lc_winograd_run *r)
     const int64_t pixels = r->oh * r->ow;
     for (int v = 0; v < r->nv; v++) {
         const float *m = r->m + v * LC_VLEN, *bias = r->bias + v * LC_VLEN;
-        lc_winograd_place tile = lc_winograd_first(r);
-        for (int64_t i = 0; i < r->tiles; i++, m += 2 * LC_VLEN, lc_winograd_next(r, &tile)) {
+        const lc_winograd_place *tile = r->place;
+        for (int64_t i = 0; i < r->tiles; i++, m += 2 * LC_VLEN, tile++) {
             lc_v c[4][4], t[7], s[7][4];
-            int64_t p = n * tile.column;
-            int64_t at = tile.n * r->y_image + v * r->y_vec + p * LC_VLEN;
+            int64_t p = tile->ow;
+            int64_t at = tile->n * r->y_image + v * r->y_vec + p * LC_VLEN;
             for (int f = 0; f < (n == 2 ? 1 : 7); f++) {
                 WINO_UNROLL
                 for (int k = 0; k < 7; k++)
@@ -424,13 +436,20 @@ static const wino_multiply_fn wino_multiply_by_px[WINO_PX + 1] = {
 #endif
 };
 
-/* All tiles of a position. `next`: as many weights as u has; NULL: none. */
-WINO_INLINE void wino_multiply_tiles(const lc_winograd_run *r, const float *v, const float *u,
-                                     int64_t blocks, int last, float *m, bool first,
+/* The tiles that take part in a position; v and m: of the first of all tiles. `next`: as many weights
+ * as u has; NULL: none. */
+WINO_INLINE void wino_multiply_tiles(const lc_winograd_run *r, int position, const float *v,
+                                     const float *u, int64_t blocks, int last, float *m, bool first,
                                      const float *next)
 {
-    const int64_t parts = (r->tiles + WINO_PX - 1) / WINO_PX;
-    const int64_t each = r->tiles / parts, longer = r->tiles % parts;
+    const lc_winograd_range taking = lc_winograd_taking(r, position);
+    const int64_t tiles = taking.to - taking.from;
+    if (tiles == 0)
+        return;
+    v += taking.from * LC_VLEN;
+    m += taking.from * 2 * LC_VLEN;
+    const int64_t parts = (tiles + WINO_PX - 1) / WINO_PX;
+    const int64_t each = tiles / parts, longer = tiles % parts;
     const int64_t all = LC_VLEN / 2, lines = (all + parts - 1) / parts; /* for four channels */
     const int64_t floats = blocks * LC_VLEN / 4 * lines * 16;
     for (int64_t i = 0; i < parts; i++) {
@@ -457,7 +476,7 @@ static void wino_multiply(const lc_winograd_run *r)
             const float *u = r->u + (k * r->blocks + b) * row;
             const float *next = u + blocks * row;
             for (int j = pos; j < end; j++, next = 0)
-                wino_multiply_tiles(r, r->v + j * r->v_pos + b * r->v_blk, u, blocks, last,
+                wino_multiply_tiles(r, j, r->v + j * r->v_pos + b * r->v_blk, u, blocks, last,
                                     r->m + j * r->m_pos, b == 0, next);
         }
         pos = end;
@@ -512,18 +531,16 @@ WINO_INLINE void wino_output_tile(const lc_winograd_kind kind, const lc_winograd
 
 WINO_INLINE void wino_output_tiles(const lc_winograd_kind kind, const lc_winograd_run *r)
 {
-    const int n = wino_outputs(kind);
     for (int v = 0; v < r->nv; v++) {
         const lc_v bias = lc_v_loadu(r->bias + v * LC_VLEN);
         const bool tail = r->lanes[v] < LC_VLEN;
         const lc_vm valid = lc_v_first(r->lanes[v]);
-        lc_winograd_place at = lc_winograd_first(r);
-        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
-            const int64_t oh = at.row * n, ow = at.column * n;
-            const int64_t rows = r->oh - oh, columns = r->ow - ow;
+        for (int64_t i = 0; i < r->tiles; i++) {
+            const lc_winograd_place *at = &r->place[i];
             wino_output_tile(kind, r, r->m + (i * 2 + v) * LC_VLEN,
-                             at.n * r->y_image + v * r->y_vec + oh * r->y_row + ow * LC_VLEN,
-                             rows < n ? rows : n, columns < n ? columns : n, bias, tail, valid);
+                             at->n * r->y_image + v * r->y_vec + at->oh * r->y_row +
+                                 at->ow * LC_VLEN,
+                             at->rows, at->columns, bias, tail, valid);
         }
     }
 }

@@ -25,9 +25,16 @@
  *     multiply  U[weight][input channel][2 * block] of a panel, V -> M[position][tile][2 * block]
  *     output    M -> y of that panel (1x1: of that panel of all parts), with bias, residual and ReLU
  *
- * Positions that share a weight follow each other. Tiles are anchored at output (0, 0). Rounding:
- * each element of V, each sum and each output is computed alike wherever its tile lies in the block
- * of tiles; sums run over the channels in order, in chunks of LC_WINOGRAD_CHUNK. */
+ * Positions that share a weight follow each other. Rounding: each element of V, each sum and each
+ * output is computed alike wherever its tile lies in the block of tiles; sums run over the channels
+ * in order, in chunks of LC_WINOGRAD_CHUNK.
+ *
+ * Short tiles: along an axis the last output alone takes its number at infinity (stride 2: and that of
+ * the last odd input). So where tiles do not fit, the last ones are an output shorter, 14 = 4 + 4 + 3
+ * + 3 and 7 = 4 + 3, and do without the products of those positions: 484 rather than 576 of 36 x 16,
+ * 121 of 144. What stands there in M is undefined. The tiles of a block are ordered so that those
+ * which take part in a position follow each other: short in rows alone, in neither, in columns
+ * alone, in both. */
 #ifndef LC_KERNELS_WINOGRAD_KERNELS_H
 #define LC_KERNELS_WINOGRAD_KERNELS_H
 
@@ -49,12 +56,16 @@ typedef struct lc_winograd_form {
     int positions;       /* products per tile and channel */
     int weights;         /* different ones among their weights */
     const uint8_t *uses; /* positions of each weight; NULL: one */
+    const uint8_t *last; /* of each position: LC_WINOGRAD_LAST_ROW, _COLUMN or both; NULL: 0 */
     int parts;           /* of the channels, in and out: 1; 1x1: 2, 4, and as many pixels a tile */
     int kernel, stride;  /* of the convolution; stride 0: any */
     int tile;            /* 3x3: outputs of a tile along an axis */
     bool late;           /* weights are packed as for direct sums */
 } lc_winograd_form;
 extern const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS]; /* kernels.c */
+
+/* Only the last output along an axis takes what stands at this position. */
+enum { LC_WINOGRAD_LAST_ROW = 1, LC_WINOGRAD_LAST_COLUMN = 2 };
 
 #define LC_WINOGRAD_TILE 4       /* of LC_WINOGRAD_3X3 */
 #define LC_WINOGRAD_POSITIONS 36 /* of LC_WINOGRAD_3X3 */
@@ -66,12 +77,25 @@ extern const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS]; /* kernels.c
 #define LC_WINOGRAD_LATE 64
 #define LC_WINOGRAD_LATE_POS(block) (LC_WINOGRAD_LATE * 2 * (block) + 16) /* between positions */
 
+/* A tile: of which image, its first output, and how many outputs it gives. 1x1: row 0, and the number
+ * of its first pixel in the plane. */
+typedef struct lc_winograd_place {
+    int64_t n, oh, ow;
+    int32_t rows, columns;
+} lc_winograd_place;
+
+/* Tiles [from, to) of a block. */
+typedef struct lc_winograd_range {
+    int64_t from, to;
+} lc_winograd_range;
+
 /* All strides count floats. */
 typedef struct lc_winograd_run {
     const lc_winograd_form *form;
     int32_t block;
-    /* tiles [tile, tile + tiles) of the planes of all images, with so many a plane and a row */
-    int64_t tile, tiles, tile_plane, tile_columns;
+    int64_t tiles;
+    const lc_winograd_place *place; /* of each tile */
+    lc_winograd_range taking[4];    /* which tiles take part, by form->last */
 
     const float *x; /* first input block, row 0, column 0 of image 0 */
     int64_t x_row, x_blk, x_image;
@@ -98,27 +122,9 @@ typedef struct lc_winograd_run {
     int32_t relu;
 } lc_winograd_run;
 
-/* A place among the tiles: of which image, row and column. */
-typedef struct lc_winograd_place {
-    int64_t n, row, column, left; /* left: tiles of the image, this one included */
-} lc_winograd_place;
-
-/* Of the first tile of a call; and on to the next one, without a division. */
-static inline lc_winograd_place lc_winograd_first(const lc_winograd_run *r)
+static inline lc_winograd_range lc_winograd_taking(const lc_winograd_run *r, int64_t position)
 {
-    const int64_t n = r->tile / r->tile_plane, tile = r->tile - n * r->tile_plane;
-    return (lc_winograd_place){n, tile / r->tile_columns, tile % r->tile_columns,
-                               r->tile_plane - tile};
-}
-
-static inline void lc_winograd_next(const lc_winograd_run *r, lc_winograd_place *at)
-{
-    if (--at->left == 0) {
-        *at = (lc_winograd_place){at->n + 1, 0, 0, r->tile_plane};
-    } else if (++at->column == r->tile_columns) {
-        at->column = 0;
-        at->row++;
-    }
+    return r->taking[r->form->last ? r->form->last[position] : 0];
 }
 
 typedef void (*lc_winograd_fn)(const lc_winograd_run *r);

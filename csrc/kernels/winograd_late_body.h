@@ -17,7 +17,7 @@ WINO_INLINE void wino_weights6(lc_v a, lc_v b, lc_v c, lc_v *u)
  * channels, weights from memory, Zen 4: half of the time of LC_WINOGRAD_3X3 on one thread and on
  * two; with the other form below 0.7 to 0.9 of it. */
 
-/* Row i of the weights of vector `w`, for px tiles. `next`: filters that will be wanted soon. */
+/* Row i of the weights of vector `w`, for px tiles (short columns are made up). `next`: filters that will be wanted soon. */
 WINO_INLINE void wino_late_row(const int px, const int i, const lc_winograd_run *r, const float *v,
                                const float *w, int64_t blocks, int last, float *m, bool first,
                                const float *next)
@@ -110,10 +110,14 @@ static void wino_late_few(const lc_winograd_run *r, int64_t b, int64_t blocks, i
     const int64_t chunk = blocks * 9 * LC_VLEN * 2 * LC_VLEN;
     const float *w = r->u + b * 9 * LC_VLEN * 2 * LC_VLEN, *v = r->v + b * r->v_blk;
     for (int k = 0; k < 2; k++)
-        for (int i = 0; i < 6; i++)
-            wino_late_by_px[r->tiles - 1][i](r, v, w + k * LC_VLEN, blocks, last,
-                                             r->m + k * LC_VLEN, b == 0,
-                                             k == 0 ? w + LC_VLEN : w + chunk);
+        for (int i = 0; i < 6; i++) {
+            const lc_winograd_range taking = lc_winograd_taking(r, 6 * i);
+            if (taking.from < taking.to)
+                wino_late_by_px[taking.to - taking.from - 1][i](
+                    r, v + taking.from * LC_VLEN, w + k * LC_VLEN, blocks, last,
+                    r->m + (taking.from * 2 + k) * LC_VLEN, b == 0,
+                    k == 0 ? w + LC_VLEN : w + chunk);
+        }
 }
 
 /* --- More tiles: the transformed weights of those channels are written out first. */
@@ -161,7 +165,7 @@ static void wino_late_more(const lc_winograd_run *r, int64_t b, int64_t blocks, 
     const float *w = r->u + b * 9 * tap, *next = w + blocks * 9 * tap;
     wino_expand(r, w, blocks);
     for (int pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++)
-        wino_multiply_tiles(r, r->v + pos * r->v_pos + b * r->v_blk,
+        wino_multiply_tiles(r, pos, r->v + pos * r->v_pos + b * r->v_blk,
                             r->late + pos * LC_WINOGRAD_LATE_POS(LC_VLEN), blocks, last,
                             r->m + pos * r->m_pos, b == 0,
                             /* a ninth of the filters each time */

@@ -93,12 +93,12 @@ static int position(int side, int i, int j)
 
 static void input_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 {
-    const int64_t move = (int64_t)r->form->tile * r->form->stride;
-    for (int64_t b = 0; b < r->blocks; b++) {
-        lc_winograd_place at = lc_winograd_first(r);
-        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
-            const float *x = r->x + at.n * r->x_image + b * r->x_blk;
-            const int64_t ih = at.row * move - r->pad[0], iw = at.column * move - r->pad[1];
+    for (int64_t b = 0; b < r->blocks; b++)
+        for (int64_t i = 0; i < r->tiles; i++) {
+            const lc_winograd_place *at = &r->place[i];
+            const float *x = r->x + at->n * r->x_image + b * r->x_blk;
+            const int64_t ih = at->oh * r->form->stride - r->pad[0];
+            const int64_t iw = at->ow * r->form->stride - r->pad[1];
             for (int c = 0; c < r->block; c++) {
                 float d[81], v[81];
                 for (int k = 0; k < side * side; k++) {
@@ -112,7 +112,6 @@ static void input_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
                          i * r->block + c] = v[k];
             }
         }
-    }
 }
 
 static void input_3x3(const lc_winograd_run *r)
@@ -155,16 +154,16 @@ static void strassen_out(const float p[7], float c[4])
 static void input_1x1(const lc_winograd_run *r)
 {
     const int n = r->form->parts;
-    for (int64_t b = 0; b < r->blocks; b++) {
-        lc_winograd_place at = lc_winograd_first(r);
-        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at))
+    for (int64_t b = 0; b < r->blocks; b++)
+        for (int64_t i = 0; i < r->tiles; i++) {
+            const lc_winograd_place *at = &r->place[i];
             for (int c = 0; c < r->block; c++) {
                 float a[4][4] = {{0}}, t[4][7], v[49];
                 for (int k = 0; k < n; k++) {
-                    const int64_t p = n * at.column + k;
+                    const int64_t p = at->ow + k;
                     if (p >= r->oh * r->ow)
                         break;
-                    const float *x = r->x + at.n * r->x_image + b * r->x_blk +
+                    const float *x = r->x + at->n * r->x_image + b * r->x_blk +
                                      p / r->ow * r->stride * r->x_row +
                                      p % r->ow * r->stride * r->block + c;
                     for (int q = 0; q < n; q++)
@@ -182,7 +181,7 @@ static void input_1x1(const lc_winograd_run *r)
                 for (int k = 0; k < r->form->positions; k++)
                     r->v[k * r->v_pos + b * r->v_blk + i * r->block + c] = v[k];
             }
-    }
+        }
 }
 
 static void multiply(const lc_winograd_run *r)
@@ -191,7 +190,8 @@ static void multiply(const lc_winograd_run *r)
     int weight = 0, uses = 0;
     for (int64_t pos = 0; pos < r->form->positions; pos++) {
         const float *u = r->u + weight * channels * width;
-        for (int64_t i = 0; i < r->tiles; i++) {
+        const lc_winograd_range taking = lc_winograd_taking(r, pos);
+        for (int64_t i = taking.from; i < taking.to; i++) {
             float *m = r->m + pos * r->m_pos + i * width;
             for (int64_t k = 0; k < channels; k += LC_WINOGRAD_CHUNK) {
                 float sum[32] = {0};
@@ -241,8 +241,9 @@ static void multiply_late(const lc_winograd_run *r)
                 for (int j = 0; j < 36; j++)
                     r->late[j * pos + c * width + l] = u[j];
             }
-        for (int j = 0; j < 36; j++)
-            for (int64_t i = 0; i < r->tiles; i++) {
+        for (int j = 0; j < 36; j++) {
+            const lc_winograd_range taking = lc_winograd_taking(r, j);
+            for (int64_t i = taking.from; i < taking.to; i++) {
                 float sum[32] = {0}, *m = r->m + j * r->m_pos + i * 2 * r->block;
                 for (int64_t c = 0; c < n; c++)
                     for (int64_t l = 0; l < width; l++)
@@ -252,6 +253,7 @@ static void multiply_late(const lc_winograd_run *r)
                 for (int64_t l = 0; l < width; l++)
                     m[l] = first ? m[l] + sum[l] : sum[l];
             }
+        }
     }
 }
 
@@ -267,9 +269,8 @@ static void put(const lc_winograd_run *r, int64_t to, float s, float bias)
 static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 {
     const int n = r->form->tile;
-    lc_winograd_place at = lc_winograd_first(r);
-    for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
-        const int64_t oh = at.row * n, ow = at.column * n;
+    for (int64_t i = 0; i < r->tiles; i++) {
+        const lc_winograd_place *at = &r->place[i];
         for (int l = 0; l < r->nv * r->block; l++) {
             const int vec = l / r->block, lane = l % r->block;
             const float *from = r->m + (i * 2 + vec) * r->block + lane;
@@ -281,11 +282,11 @@ static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
             for (int k = 0; k < n; k++)
                 axis(t + k * side, 1, y + k * n, 1);
             for (int k = 0; k < n * n; k++) {
-                const int64_t row = oh + k / n, column = ow + k % n;
-                if (row >= r->oh || column >= r->ow)
+                if (k / n >= at->rows || k % n >= at->columns)
                     continue;
+                const int64_t row = at->oh + k / n, column = at->ow + k % n;
                 const int64_t to =
-                    at.n * r->y_image + vec * r->y_vec + row * r->y_row + column * r->block + lane;
+                    at->n * r->y_image + vec * r->y_vec + row * r->y_row + column * r->block + lane;
                 if (lane < r->lanes[vec])
                     put(r, to, y[k], r->bias[l]);
                 else
@@ -318,8 +319,8 @@ static void output_s2(const lc_winograd_run *r)
 static void output_1x1(const lc_winograd_run *r)
 {
     const int n = r->form->parts;
-    lc_winograd_place at = lc_winograd_first(r);
-    for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at))
+    for (int64_t i = 0; i < r->tiles; i++) {
+        const lc_winograd_place *at = &r->place[i];
         for (int l = 0; l < r->nv * r->block; l++) {
             const int vec = l / r->block, lane = l % r->block;
             float p[49], s[7][4], c[4][4];
@@ -343,12 +344,13 @@ static void output_1x1(const lc_winograd_run *r)
                 c[k + 2][q + 2] = four[3];
             }
             for (int k = 0; k < n; k++) {
-                const int64_t pixel = n * at.column + k;
-                const int64_t to = at.n * r->y_image + vec * r->y_vec + pixel * r->block + lane;
+                const int64_t pixel = at->ow + k;
+                const int64_t to = at->n * r->y_image + vec * r->y_vec + pixel * r->block + lane;
                 for (int q = 0; q < n && pixel < r->oh * r->ow; q++)
                     put(r, to + q * r->y_part, c[k][q], r->bias[q * r->bias_part + l]);
             }
         }
+    }
 }
 
 void lc_winograd_kernels_fill__scalar(lc_winograd_kernels *k)

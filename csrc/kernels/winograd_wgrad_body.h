@@ -56,15 +56,15 @@ WGRAD_INLINE void wgrad_tile(const lc_winograd_run *r, const float *y, int64_t r
 static void wgrad_tiles(const lc_winograd_run *r)
 {
     for (int64_t b = 0; b < r->blocks; b++) {
-        lc_winograd_place at = lc_winograd_first(r);
-        for (int64_t i = 0; i < r->tiles; i++, lc_winograd_next(r, &at)) {
-            const int64_t oh = at.row * LC_WINOGRAD_TILE, ow = at.column * LC_WINOGRAD_TILE;
-            const float *y = r->x + at.n * r->x_image + b * r->x_blk + oh * r->x_row + ow * LC_VLEN;
+        for (int64_t i = 0; i < r->tiles; i++) {
+            const lc_winograd_place *at = &r->place[i];
+            const float *y =
+                r->x + at->n * r->x_image + b * r->x_blk + at->oh * r->x_row + at->ow * LC_VLEN;
             float *v = r->v + b * r->v_blk + i * LC_VLEN;
-            if (r->h - oh >= LC_WINOGRAD_TILE && r->w - ow >= LC_WINOGRAD_TILE)
+            if (at->rows == LC_WINOGRAD_TILE && at->columns == LC_WINOGRAD_TILE)
                 wgrad_tile(r, y, LC_WINOGRAD_TILE, LC_WINOGRAD_TILE, v);
             else
-                wgrad_tile(r, y, r->h - oh, r->w - ow, v);
+                wgrad_tile(r, y, at->rows, at->columns, v);
         }
     }
 }

@@ -251,6 +251,8 @@ static int64_t find_scratch(wgrad_prep *p, int block)
         const int64_t panels = p->oc_most; /* at most */
         at = p->m_at + LC_WINOGRAD_POSITIONS *
                            (p->oc_most * p->ic_most * block * block + panels * WGRAD_SKEW);
+        p->place_at = at;
+        at += tiles * (int64_t)(sizeof(lc_winograd_place) / sizeof(float));
     } else if (p->levels) {
         p->v_at = at;
         p->m_at =

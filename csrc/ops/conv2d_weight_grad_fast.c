@@ -2,12 +2,14 @@
  * products are added up over the bands of a chunk, and become the sums of weights at the end. */
 #include <string.h>
 
+#include "ops/conv2d_winograd.h"
 #include "ops/strassen_sum.h"
 #include "ops/weight_grad_plan.h"
 
-/* V and W of the tiles [from, to), which may be of several images. */
-static void transform(const lc_step *step, const lc_bind *bind, const wgrad_tile *t, int64_t from,
-                      int64_t to)
+/* V and W of the tiles [from, to), which may be of several images. Returns which of them take part
+ * in a position, and how. */
+static lc_winograd_run transform(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
+                                 int64_t from, int64_t to)
 {
     const wgrad_prep *p = step->prep;
     const lc_kernels *k = step->kernels;
@@ -15,10 +17,9 @@ static void transform(const lc_step *step, const lc_bind *bind, const wgrad_tile
     float *scratch = bind->scratch;
     lc_winograd_run x = {.form = &lc_winograd_forms[LC_WINOGRAD_3X3],
                          .block = run->block,
-                         .tile = from,
                          .tiles = to - from,
-                         .tile_plane = p->per_image,
-                         .tile_columns = lc_ceil_div(p->ow, LC_WINOGRAD_TILE),
+                         .oh = p->oh,
+                         .ow = p->ow,
                          .x = (const float *)bind->in[1] +
                               (t->group * p->form.ib + t->i0) * p->x_block,
                          .x_row = run->x_row,
@@ -31,6 +32,7 @@ static void transform(const lc_step *step, const lc_bind *bind, const wgrad_tile
                          .v = scratch + p->v_at,
                          .v_pos = p->v_pos,
                          .v_blk = p->v_blk};
+    lc_winograd_arrange(&x, from, (lc_winograd_place *)(scratch + p->place_at));
     lc_winograd_run dy = x;
     dy.x = (const float *)bind->in[0] + (t->group * p->form.ob + t->o0) * p->dy_vec;
     dy.x_row = run->dy_row;
@@ -44,6 +46,7 @@ static void transform(const lc_step *step, const lc_bind *bind, const wgrad_tile
     dy.v_pos = p->w_pos;
     k->winograd.input[LC_WINOGRAD_3X3](&x);
     k->wgrad.tiles(&dy);
+    return x;
 }
 
 void lc_wgrad_sum_winograd(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
@@ -58,20 +61,22 @@ void lc_wgrad_sum_winograd(const lc_step *step, const lc_bind *bind, const wgrad
     const int64_t first = chunk * p->bands / p->chunks, end = (chunk + 1) * p->bands / p->chunks;
     for (int64_t band = first; band < end; band++) {
         const int64_t from = band * p->all / p->bands, to = (band + 1) * p->all / p->bands;
-        transform(step, bind, t, from, to);
+        const lc_winograd_run r = transform(step, bind, t, from, to);
         lc_wgrad_product prod = {.v_blk = p->v_blk,
                                  .w_vec = p->v_blk,
                                  .blocks = t->i1 - t->i0,
-                                 .tiles = to - from,
                                  .block = p->run.block,
                                  .first = band == first};
         for (int64_t pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++) {
+            /* a short tile of dy has zeros in the other positions */
+            const lc_winograd_range taking = lc_winograd_taking(&r, pos);
             float *panel = m;
-            prod.v = v + pos * p->v_pos;
+            prod.tiles = taking.to - taking.from;
+            prod.v = v + pos * p->v_pos + taking.from * block;
             for (int64_t o = t->o0; o < t->o1; o += prod.nv) {
                 prod.nv = (int32_t)panel_blocks(p, t->o1 - o);
                 const int64_t m_pos = in * prod.nv * block + WGRAD_SKEW;
-                prod.w = w + pos * p->w_pos + (o - t->o0) * p->v_blk;
+                prod.w = w + pos * p->w_pos + (o - t->o0) * p->v_blk + taking.from * block;
                 prod.m = panel + pos * m_pos;
                 k->product(&prod);
                 panel += LC_WINOGRAD_POSITIONS * m_pos;

@@ -113,8 +113,9 @@ static const char *avoid_late(const conv_layer *l)
     return avoid_tiles(l);
 }
 
-/* Outputs of 5x5 and 6x6: as many products, and the transforms are cheaper. resnet_18 on images of
- * 160x160, one and eight: 1.03 and 1.05 times as fast as with the late form. */
+/* Outputs of 5x5 and 6x6. Short tiles make fewer products of the late form, 100 for 121 and 144, but
+ * its transforms cost more: resnet_18 on images of 160x160, one and eight, with 2x2: 0.92 and 1.05
+ * times as fast (AVX-512), 1.06 and 1.02 (AVX2). */
 static const char *avoid_2x2(const conv_layer *l)
 {
     const lc_winograd_form *small = &lc_winograd_forms[LC_WINOGRAD_3X3_2X2];

@@ -32,7 +32,7 @@ typedef struct wgrad_prep {
     int64_t pair;             /* floats of the sums of an output and an input block */
     int64_t tile_floats;
     /* scratch, in floats from its start */
-    int64_t copy_at, v_at, w_at, m_at;
+    int64_t copy_at, v_at, w_at, m_at, place_at;
     int64_t v_pos, v_blk, w_pos;
 } wgrad_prep;
 

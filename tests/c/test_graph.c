@@ -274,7 +274,7 @@ static void test_errors(void)
     /* A stop during a long run; the next run is right again. */
     net big;
     make_params(&big, 128, 128);
-    int64_t large[] = {8, 128, 112, 112};
+    int64_t large[] = {24, 128, 112, 112};
     OK(lc_desc_init(&d, LC_F32, 4, large));
     size_t bytes = lc_desc_bytes(&d);
     float *x = lc_alloc_zero(bytes), *z = lc_alloc(bytes);

@@ -570,6 +570,71 @@ static void check_choice(void)
     expect_choice(t, 8, 1, LC_CONV_DIRECT, "padding");
 }
 
+/* Products of tiles [first, first + tiles) of planes of h x w outputs, per pair of channels. Every output
+ * of theirs has to be made once, and those tiles that are whole, or short in what a position has no
+ * need of, take part in it. */
+static int64_t check_arranged(lc_winograd_kind kind, int64_t h, int64_t w, int64_t first,
+                              int64_t tiles)
+{
+    lc_winograd_run r = {.form = &lc_winograd_forms[kind], .tiles = tiles, .oh = h, .ow = w};
+    const int tile = r.form->tile;
+    const int64_t images = 3, rows = lc_winograd_tiles(h, tile),
+                  columns = lc_winograd_tiles(w, tile);
+    lc_winograd_place *place = lc_alloc((size_t)tiles * sizeof *place + 1);
+    char *made = lc_alloc_zero((size_t)(images * h * w));
+    int64_t products = 0, outputs = 0;
+    lc_winograd_arrange(&r, first, place);
+    CHECK(r.place == place);
+    for (int64_t i = 0; i < tiles; i++) {
+        const lc_winograd_place *at = &place[i];
+        const bool inside = at->n >= 0 && at->n < images && at->oh >= 0 && at->rows > 0 &&
+                            at->oh + at->rows <= h && at->ow >= 0 && at->columns > 0 &&
+                            at->ow + at->columns <= w && at->rows <= tile && at->columns <= tile;
+        CHECK(inside);
+        for (int64_t k = 0; inside && k < (int64_t)at->rows * at->columns; k++, outputs++) {
+            char *one =
+                &made[(at->n * h + at->oh + k / at->columns) * w + at->ow + k % at->columns];
+            CHECK(*one == 0);
+            *one = 1;
+        }
+    }
+    CHECK(tiles < images * rows * columns || outputs == images * h * w);
+    for (int pos = 0; pos < r.form->positions; pos++) {
+        const unsigned last = r.form->last[pos];
+        const lc_winograd_range taking = lc_winograd_taking(&r, pos);
+        for (int64_t i = 0; i < tiles; i++) {
+            const bool needed = (!(last & LC_WINOGRAD_LAST_ROW) || place[i].rows == tile) &&
+                                (!(last & LC_WINOGRAD_LAST_COLUMN) || place[i].columns == tile);
+            CHECK((i >= taking.from && i < taking.to) == needed);
+        }
+        products += taking.to - taking.from;
+    }
+    lc_free(place);
+    lc_free(made);
+    return products;
+}
+
+static void check_tiles(void)
+{
+    static const lc_winograd_kind kinds[] = {LC_WINOGRAD_3X3, LC_WINOGRAD_3X3_2X2,
+                                             LC_WINOGRAD_3X3_S2};
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        const int tile = lc_winograd_forms[kinds[k]].tile;
+        for (int64_t h = 1; h < 19; h++)
+            for (int64_t w = 1; w < 19; w += h % 3 + 1) {
+                const int64_t all = 3 * lc_winograd_tiles(h, tile) * lc_winograd_tiles(w, tile);
+                for (int64_t first = 0; first < all; first += 5)
+                    check_arranged(kinds[k], h, w, first, all - first < 7 ? all - first : 7);
+                check_arranged(kinds[k], h, w, 0, all);
+            }
+    }
+    CHECK(check_arranged(LC_WINOGRAD_3X3, 14, 14, 0, 48) == 3 * 22 * 22);
+    CHECK(check_arranged(LC_WINOGRAD_3X3, 7, 7, 0, 12) == 3 * 11 * 11);
+    CHECK(check_arranged(LC_WINOGRAD_3X3, 8, 7, 4, 4) == 12 * 11);
+    CHECK(check_arranged(LC_WINOGRAD_3X3_2X2, 5, 6, 0, 27) == 3 * 11 * 12);
+    CHECK(check_arranged(LC_WINOGRAD_3X3_S2, 14, 14, 0, 48) == 3 * 32 * 32);
+}
+
 int main(void)
 {
     lc_kernels tables[LC_ISA_COUNT + 2];
@@ -595,6 +660,7 @@ int main(void)
         check_not_finite_1x1(&tables[i], LC_CONV_STRASSEN_TWICE);
     }
     check_choice();
+    check_tiles();
     printf("largest error %.2g of the largest value\n", worst);
     return check_report();
 }
