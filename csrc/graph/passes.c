@@ -229,8 +229,8 @@ static lc_status fuse_norm_mask(lc_ir *ir, uses *u, int i)
         ir->nodes[u->producer[y]].op = NULL;
     if (u->consumers[dy] > 1) {
         a->residual = 1;
-        memcpy(out, lc_ir_out(ir, &grad), (size_t)grad.n_out * sizeof *out);
-        out[grad.n_out] = dy;
+        out[0] = dy;
+        memcpy(out + 1, lc_ir_out(ir, &grad), (size_t)grad.n_out * sizeof *out);
         LC_TRY(lc_ir_set_outputs(ir, i, grad.n_out + 1, out));
         u->producer[dy] = i;
         u->consumers[dy]--;

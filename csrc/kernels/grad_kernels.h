@@ -27,6 +27,7 @@ typedef struct lc_grad_norm {
     float *masked;              /* sums: where dy goes once masked, or NULL; may be dy */
     float *dx;                  /* apply; may be dy or x */
     const float *a, *b, *c;     /* apply, per lane */
+    bool stream; /* apply, blocks: dx goes past the caches; it is aligned to them and new memory */
 } lc_grad_norm;
 
 /* sum[lane] += the sum of dy, sum[block + lane] += the sum of dy * (x - mean). In parts of fixed

@@ -31,6 +31,9 @@ LC_INLINE void moments_part(double *mean, double *m2, const float *x, int vector
     lc_v s0 = lc_v_zero(), s1 = s0, q0 = s0, q1 = s0;
     int i = 0;
     for (; i + 2 <= vectors; i += 2) {
+        /* of the next part: 1.1 times as fast from memory, 1.2 from a cache (Zen 5) */
+        for (int k = 0; k < 2 * LC_VLEN; k += 16)
+            __builtin_prefetch(x + (i + vectors) * LC_VLEN + k);
         lc_v d = lc_v_sub(lc_v_loadu(x + i * LC_VLEN), pivot);
         lc_v e = lc_v_sub(lc_v_loadu(x + (i + 1) * LC_VLEN), pivot);
         s0 = lc_v_add(s0, d);
@@ -87,6 +90,14 @@ LC_INLINE void moments_run(double *mean, double *m2, const float *x, int64_t n)
 
 typedef enum norm_mask { NO_MASK, MASK_OF_Y, MASK_OF_X } norm_mask;
 
+/* Two vectors that will be wanted soon: sums of 12 to 25 MB 1.1 to 1.2 times as fast (Zen 5). */
+LC_INLINE void fetch_ahead(const float *p)
+{
+    __builtin_prefetch(p + 16 * LC_VLEN);
+    if (LC_VLEN > 8)
+        __builtin_prefetch(p + 17 * LC_VLEN);
+}
+
 /* A vector of x and masked dy; m: the lanes that are there, or all. */
 LC_INLINE lc_v norm_load(const lc_grad_norm *g, int64_t i, lc_vm m, bool all, norm_mask mask,
                          lc_v scale, lc_v shift, lc_v *dy)
@@ -115,6 +126,10 @@ LC_INLINE void norm_sums_loop(double *sum, const lc_grad_norm *g, int64_t n, int
         lc_v s0 = none, s1 = none, p0 = none, p1 = none, d, x;
         int64_t left = n - i, end = i + (left < SUM_PART * LC_VLEN ? left : SUM_PART * LC_VLEN);
         for (; i + 2 * LC_VLEN <= end; i += 2 * LC_VLEN) {
+            fetch_ahead(g->x + i);
+            fetch_ahead(g->dy + i);
+            if (mask == MASK_OF_Y)
+                fetch_ahead(g->y + i);
             x = norm_load(g, i, every, true, mask, scale, shift, &d);
             s0 = lc_v_add(s0, d);
             p0 = lc_v_fma(d, lc_v_sub(x, mean), p0);
@@ -157,7 +172,8 @@ LC_INLINE void norm_sums(double *sum, const lc_grad_norm *g, int64_t n, int bloc
         norm_sums_loop(sum, g, n, block, mask, true);
 }
 
-LC_INLINE void norm_apply_loop(const lc_grad_norm *g, int64_t n, int block, norm_mask mask)
+LC_INLINE void norm_apply_loop(const lc_grad_norm *g, int64_t n, int block, norm_mask mask,
+                               bool stream)
 {
     lc_v none = lc_v_zero(), mean = lane_numbers(g->mean, block);
     lc_v a = lane_numbers(g->a, block), b = lane_numbers(g->b, block);
@@ -169,8 +185,14 @@ LC_INLINE void norm_apply_loop(const lc_grad_norm *g, int64_t n, int block, norm
     int64_t i = 0;
     for (; i + LC_VLEN <= n; i += LC_VLEN) {
         x = norm_load(g, i, m, true, mask, scale, shift, &d);
-        lc_v_storeu(g->dx + i, lc_v_fma(d, a, lc_v_fma(lc_v_sub(x, mean), b, c)));
+        d = lc_v_fma(d, a, lc_v_fma(lc_v_sub(x, mean), b, c));
+        if (stream)
+            lc_v_stream(g->dx + i, d);
+        else
+            lc_v_storeu(g->dx + i, d);
     }
+    if (stream)
+        lc_v_stream_end();
     if (i < n) {
         m = lc_v_first((int)(n - i));
         x = norm_load(g, i, m, false, mask, scale, shift, &d);
@@ -181,11 +203,13 @@ LC_INLINE void norm_apply_loop(const lc_grad_norm *g, int64_t n, int block, norm
 LC_INLINE void norm_apply(const lc_grad_norm *g, int64_t n, int block)
 {
     if (g->y)
-        norm_apply_loop(g, n, block, MASK_OF_Y);
+        norm_apply_loop(g, n, block, MASK_OF_Y, false);
     else if (g->scale)
-        norm_apply_loop(g, n, block, MASK_OF_X);
+        norm_apply_loop(g, n, block, MASK_OF_X, false);
+    else if (g->stream)
+        norm_apply_loop(g, n, block, NO_MASK, true);
     else
-        norm_apply_loop(g, n, block, NO_MASK);
+        norm_apply_loop(g, n, block, NO_MASK, false);
 }
 
 /* ---- sums of products ---- */

@@ -2,6 +2,8 @@
  * leave sums in double in shared scratch, then these are joined channel by channel, always in the
  * same order. */
 #include "ops/batch_norm.h"
+
+#include "base/mem.h"
 #include "ops/grad_ops.h"
 
 /* Two numbers per lane and unit, in double. */
@@ -155,12 +157,12 @@ const lc_op lc_op_batch_stats = {
 /* Where inputs and outputs stand; -1: not there. */
 typedef struct grad_places {
     int gamma, mean, y, beta, n_in;
-    int dgamma, residual, n_out;
+    int residual, dx, dgamma, n_out;
 } grad_places;
 
 static grad_places places_of(const lc_batch_norm_grad_attr *a)
 {
-    grad_places p = {-1, 2, -1, -1, 4, -1, -1, 1};
+    grad_places p = {-1, 2, -1, -1, 4, -1, 0, -1, 1};
     if (a->affine) {
         p.gamma = p.mean++;
         p.n_in++;
@@ -169,12 +171,14 @@ static grad_places places_of(const lc_batch_norm_grad_attr *a)
         p.y = p.n_in++;
     if (a->mask == LC_NORM_MASK_X && a->affine)
         p.beta = p.n_in++;
+    if (a->residual) {
+        p.residual = 0; /* dy's memory, if it may be overwritten */
+        p.dx = p.n_out++;
+    }
     if (a->params) {
         p.dgamma = p.n_out;
         p.n_out += 2;
     }
-    if (a->residual)
-        p.residual = p.n_out++;
     return p;
 }
 
@@ -183,6 +187,7 @@ typedef struct grad_prep {
     grad_places places;
     bool sums;     /* are the sums needed? */
     bool by_block; /* one phase */
+    bool stream;   /* is dx too large to be found in a cache by the next step? */
 } grad_prep;
 
 static lc_status grad_infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
@@ -204,7 +209,7 @@ static lc_status grad_infer(const void *attr, int n_in, const lc_desc *in, int *
     }
     *n_out = p.n_out;
     for (int o = 0; o < p.n_out; o++) {
-        bool whole = o == 0 || o == p.residual;
+        bool whole = o <= p.dx;
         LC_TRY(lc_desc_init(&out[o], LC_F32, whole ? in[1].rank : 1,
                             whole ? in[1].dim : &in[1].dim[1]));
     }
@@ -218,7 +223,7 @@ static void grad_layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
     for (int i = 0; i < q->n_in; i++)
         in[i] = i < 2 || i == p.y ? common : LC_PLAIN;
     for (int o = 0; o < q->n_out; o++)
-        out[o] = o == 0 || o == p.residual ? common : LC_PLAIN;
+        out[o] = o <= p.dx ? common : LC_PLAIN;
 }
 
 /* Shared scratch: partial sums, then per slot mean, scale, shift, a, b, c. */
@@ -238,6 +243,8 @@ static lc_status grad_prepare(lc_step *step)
     lc_norm_walk_init(w, &step->in[1], step->kernels);
     p->places = places_of(a);
     p->sums = a->batch || a->params || a->residual;
+    p->stream =
+        w->block == step->kernels->block && lc_desc_bytes(&step->in[1]) > lc_cpu_get()->l3 / 4;
     p->by_block = p->sums && w->block > 1 &&
                   (w->blocks % step->threads == 0 || w->blocks >= 8 * (int64_t)step->threads);
     step->shared_bytes = (size_t)partials_bytes(w) + PER_SLOT * (size_t)w->slots * sizeof(float);
@@ -327,7 +334,7 @@ static void pass_unit(const lc_step *step, const lc_bind *bind, int64_t u, bool 
         .a = lanes + A * w->slots,
         .b = lanes + B * w->slots,
         .c = lanes + C * w->slots,
-        .dx = (float *)bind->out[0] + at.at,
+        .dx = (float *)bind->out[places->dx] + at.at,
     };
     const bool mask = sums || !residual; /* residual has the mask applied */
     if (mask && places->y >= 0)
@@ -337,6 +344,8 @@ static void pass_unit(const lc_step *step, const lc_bind *bind, int64_t u, bool 
         g.shift = lanes + SHIFT * w->slots;
     }
     if (!sums) {
+        g.stream = p->stream && bind->out[places->dx] != bind->in[0] &&
+                   bind->out[places->dx] != bind->in[1] && (uintptr_t)g.dx % LC_ALIGN == 0;
         w->kernels.norm_apply(&g, at.pixels * w->block, (int)w->block);
         return;
     }

@@ -6,8 +6,8 @@
 
 #include "ops/ops.h"
 
-/* --- batch norm: dy, x, [gamma], mean, var or invstd, [y], [beta] -> dx, [dgamma, dbeta],
- * [dy as the mask lets it through: the gradient of what was added before the ReLU] */
+/* --- batch norm: dy, x, [gamma], mean, var or invstd, [y], [beta] -> [dy as the mask lets it through:
+ * the gradient of what was added before the ReLU], dx, [dgamma, dbeta] */
 enum {
     LC_NORM_MASK_NONE = 0,
     LC_NORM_MASK_Y, /* dy counts only where y, the output after addition and ReLU, is > 0 */
@@ -19,7 +19,7 @@ typedef struct lc_batch_norm_grad_attr {
     uint32_t batch;    /* as in the norm */
     uint32_t params;   /* give dgamma and dbeta (affine only) */
     uint32_t mask;     /* set by a pass, that takes in a relu_grad */
-    uint32_t residual; /* the last output; set by that pass */
+    uint32_t residual; /* the first output; set by that pass */
 } lc_batch_norm_grad_attr;
 extern const lc_op lc_op_batch_norm_grad;
 
