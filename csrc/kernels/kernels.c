@@ -9,17 +9,19 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const uint8_t uses_s2[36] = {1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4,
                                     1, 1, 1, 1, 1, 4, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 4, 16};
 
+/* Positions of row i of a transformed tile, the last ones with LC_WINOGRAD_LAST_COLUMN; odd rows of
+ * column j, with _ROW. */
 #define LAST_4(i) i, i, i, i | 2
 #define LAST_6(i) i, i, i, i, i, i | 2
 #define LAST_9(i) i, i, i, i, i | 2, i, i, i, i | 2
+#define LAST_ODD(j) j, j, j, j | 1
 static const uint8_t last_2x2[16] = {LAST_4(0), LAST_4(0), LAST_4(0), LAST_4(1)};
 static const uint8_t last_3x3[36] = {LAST_6(0), LAST_6(0), LAST_6(0),
                                      LAST_6(0), LAST_6(0), LAST_6(1)};
-/* even rows; the columns of odd rows, even ones first; odd rows and columns */
-static const uint8_t last_s2[81] = {LAST_9(0), LAST_9(0), LAST_9(0), LAST_9(0), LAST_9(1), 0, 0, 0,
-                                    1,         0,         0,         0,         1,         0, 0, 0,
-                                    1,         0,         0,         0,         1,         2, 2, 2,
-                                    3,         LAST_4(0), LAST_4(0), LAST_4(0), LAST_4(1)};
+/* even rows; odd rows of the even columns; odd rows and columns */
+static const uint8_t last_s2[81] = {LAST_9(0),   LAST_9(0),   LAST_9(0),   LAST_9(0),   LAST_9(1),
+                                    LAST_ODD(0), LAST_ODD(0), LAST_ODD(0), LAST_ODD(0), LAST_ODD(2),
+                                    LAST_4(0),   LAST_4(0),   LAST_4(0),   LAST_4(1)};
 
 const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS] = {
     [LC_WINOGRAD_3X3] = {"winograd 4x4", 36, 36, NULL, last_3x3, 1, 3, 1, 4, false},

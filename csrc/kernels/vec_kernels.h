@@ -2,8 +2,8 @@
  * layout.
  *
  * Pointers need the alignment of float only (but see LC_AFFINE_STREAM). Nothing outside the stated
- * elements is read or written. An output may be an input's memory (same place) in map, binary, affine and combine.
- * Every result is the same bits wherever in the vector it falls.
+ * elements is read or written. An output may be an input's memory (same place) in map, binary, affine
+ * and combine. Every result is the same bits wherever in the vector it falls.
  *
  * `block` is 1 (plain memory) or the block of the table; "lanes" are the `block` channels of a
  * pixel. */

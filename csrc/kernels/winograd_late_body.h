@@ -17,7 +17,8 @@ WINO_INLINE void wino_weights6(lc_v a, lc_v b, lc_v c, lc_v *u)
  * channels, weights from memory, Zen 4: half of the time of LC_WINOGRAD_3X3 on one thread and on
  * two; with the other form below 0.7 to 0.9 of it. */
 
-/* Row i of the weights of vector `w`, for px tiles (short columns are made up). `next`: filters that will be wanted soon. */
+/* Row i of the weights of vector `w`, for px tiles, products that short columns do not need among
+ * them. `next`: filters that will be wanted soon. */
 WINO_INLINE void wino_late_row(const int px, const int i, const lc_winograd_run *r, const float *v,
                                const float *w, int64_t blocks, int last, float *m, bool first,
                                const float *next)

@@ -2,8 +2,6 @@
  * leave sums in double in shared scratch, then these are joined channel by channel, always in the
  * same order. */
 #include "ops/batch_norm.h"
-
-#include "base/mem.h"
 #include "ops/grad_ops.h"
 
 /* Two numbers per lane and unit, in double. */
@@ -187,7 +185,6 @@ typedef struct grad_prep {
     grad_places places;
     bool sums;     /* are the sums needed? */
     bool by_block; /* one phase */
-    bool stream;   /* is dx too large to be found in a cache by the next step? */
 } grad_prep;
 
 static lc_status grad_infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)
@@ -243,8 +240,6 @@ static lc_status grad_prepare(lc_step *step)
     lc_norm_walk_init(w, &step->in[1], step->kernels);
     p->places = places_of(a);
     p->sums = a->batch || a->params || a->residual;
-    p->stream =
-        w->block == step->kernels->block && lc_desc_bytes(&step->in[1]) > lc_cpu_get()->l3 / 4;
     p->by_block = p->sums && w->block > 1 &&
                   (w->blocks % step->threads == 0 || w->blocks >= 8 * (int64_t)step->threads);
     step->shared_bytes = (size_t)partials_bytes(w) + PER_SLOT * (size_t)w->slots * sizeof(float);
@@ -344,8 +339,7 @@ static void pass_unit(const lc_step *step, const lc_bind *bind, int64_t u, bool 
         g.shift = lanes + SHIFT * w->slots;
     }
     if (!sums) {
-        g.stream = p->stream && bind->out[places->dx] != bind->in[0] &&
-                   bind->out[places->dx] != bind->in[1] && (uintptr_t)g.dx % LC_ALIGN == 0;
+        g.stream = lc_norm_streams(step, bind, bind->out[places->dx]);
         w->kernels.norm_apply(&g, at.pixels * w->block, (int)w->block);
         return;
     }

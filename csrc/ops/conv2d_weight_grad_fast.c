@@ -38,9 +38,6 @@ static lc_winograd_run transform(const lc_step *step, const lc_bind *bind, const
     dy.x_row = run->dy_row;
     dy.x_blk = p->dy_vec;
     dy.x_image = p->dy_image;
-    dy.h = p->oh;
-    dy.w = p->ow;
-    dy.pad[0] = dy.pad[1] = 0;
     dy.blocks = t->o1 - t->o0;
     dy.v = scratch + p->w_at;
     dy.v_pos = p->w_pos;

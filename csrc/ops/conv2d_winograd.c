@@ -27,67 +27,80 @@ typedef struct winograd_prep {
     int64_t slot_each, slot_padded; /* channels of an output group of the layout: valid, padded */
 } winograd_prep;
 
-/* Which tiles these are in the order of winograd_kernels.h: short in rows alone, in neither, ... */
-static int order_of(bool whole_rows, bool whole_columns)
-{
-    return whole_rows ? (whole_columns ? 1 : 2) : whole_columns ? 0 : 3;
-}
-
-static int64_t tiles_of_plane(const lc_winograd_run *r, int64_t *columns)
+static int64_t tiles_of_plane(const lc_winograd_run *r)
 {
     const lc_winograd_form *f = r->form;
-    *columns =
-        f->parts > 1 ? lc_ceil_div(r->oh * r->ow, f->parts) : lc_winograd_tiles(r->ow, f->tile);
-    return f->parts > 1 ? *columns : *columns * lc_winograd_tiles(r->oh, f->tile);
+    if (f->parts > 1)
+        return lc_ceil_div(r->oh * r->ow, f->parts);
+    return lc_ceil_div(r->oh, f->tile) * lc_ceil_div(r->ow, f->tile);
+}
+
+static void arrange_pixels(const lc_winograd_run *r, int64_t first, lc_winograd_place *place)
+{
+    const int parts = r->form->parts;
+    const int64_t plane = tiles_of_plane(r);
+    lc_winograd_place p = {first / plane, 0, first % plane * parts, 1, parts};
+    for (int64_t i = 0; i < r->tiles; i++, p.ow += parts) {
+        if (p.ow >= r->oh * r->ow)
+            p = (lc_winograd_place){p.n + 1, 0, 0, 1, parts};
+        place[i] = p;
+    }
+}
+
+/* An axis of outputs, cut into tiles. */
+typedef struct axis {
+    int64_t size, tiles, whole;
+    int tile;
+} axis;
+
+static axis axis_of(int64_t size, int tile)
+{
+    return (axis){size, lc_ceil_div(size, tile), lc_winograd_whole(size, tile), tile};
+}
+
+/* Where the k-th tile begins; *outputs: how many it has. */
+static int64_t tile_begin(const axis *a, int64_t k, int32_t *outputs)
+{
+    const int64_t begin = k * (a->tile - 1) + lc_min64(k, a->whole);
+    *outputs = (int32_t)lc_min64(a->size - begin, k < a->whole ? a->tile : a->tile - 1);
+    return begin;
 }
 
 void lc_winograd_arrange(lc_winograd_run *r, int64_t first, lc_winograd_place *place)
 {
-    const int tile = r->form->tile, parts = r->form->parts;
-    int64_t columns, plane = tiles_of_plane(r, &columns), at[5] = {0};
-    const int64_t n0 = first / plane, t0 = first % plane;
+    static const bool order[4][2] = {{false, true}, {true, true}, {true, false}, {false, false}};
     r->place = place;
     for (int i = 0; i < 4; i++)
         r->taking[i] = (lc_winograd_range){0, r->tiles};
-    if (parts > 1) {
-        lc_winograd_place p = {n0, 0, t0 * parts, 1, parts};
-        for (int64_t i = 0; i < r->tiles; i++, p.ow += parts) {
-            if (p.ow >= r->oh * r->ow)
-                p = (lc_winograd_place){p.n + 1, 0, 0, 1, parts};
-            place[i] = p;
-        }
+    if (r->form->parts > 1) {
+        arrange_pixels(r, first, place);
         return;
     }
-    const int64_t whole[2] = {lc_winograd_whole(r->oh, tile), lc_winograd_whole(r->ow, tile)};
-    for (int pass = 0; pass < 2; pass++) {
-        int64_t n = n0, row = t0 / columns, column = t0 % columns;
+    const axis rows = axis_of(r->oh, r->form->tile), columns = axis_of(r->ow, r->form->tile);
+    int64_t begin[4], placed = 0;
+    for (int k = 0; k < 4; k++) {
+        lc_winograd_place p = {.n = first / (rows.tiles * columns.tiles)};
+        int64_t row = first / columns.tiles % rows.tiles, column = first % columns.tiles;
+        begin[k] = placed;
         for (int64_t i = 0; i < r->tiles; i++) {
-            const bool rows = row < whole[0], all = column < whole[1];
-            const int64_t oh = row * (tile - 1) + lc_min64(row, whole[0]);
-            const int64_t ow = column * (tile - 1) + lc_min64(column, whole[1]);
-            int64_t *count = &at[order_of(rows, all) + (pass == 0)];
-            if (pass == 1)
-                place[*count] = (lc_winograd_place){
-                    n, oh, ow, (int32_t)lc_min64(r->oh - oh, rows ? tile : tile - 1),
-                    (int32_t)lc_min64(r->ow - ow, all ? tile : tile - 1)};
-            ++*count;
-            if (++column == columns) {
-                column = 0;
-                if (++row * columns == plane) {
-                    row = 0;
-                    n++;
-                }
+            if ((row < rows.whole) == order[k][0] && (column < columns.whole) == order[k][1]) {
+                p.oh = tile_begin(&rows, row, &p.rows);
+                p.ow = tile_begin(&columns, column, &p.columns);
+                place[placed++] = p;
+            }
+            if (++column < columns.tiles)
+                continue;
+            column = 0;
+            if (++row == rows.tiles) {
+                row = 0;
+                p.n++;
             }
         }
-        for (int i = 1; i < 5 && pass == 0; i++)
-            at[i] += at[i - 1];
-        if (pass == 0) {
-            r->taking[LC_WINOGRAD_LAST_ROW] = (lc_winograd_range){at[1], at[3]};
-            r->taking[LC_WINOGRAD_LAST_COLUMN] = (lc_winograd_range){0, at[2]};
-            r->taking[LC_WINOGRAD_LAST_ROW | LC_WINOGRAD_LAST_COLUMN] =
-                (lc_winograd_range){at[1], at[2]};
-        }
     }
+    r->taking[LC_WINOGRAD_LAST_ROW] = (lc_winograd_range){begin[1], begin[3]};
+    r->taking[LC_WINOGRAD_LAST_COLUMN] = (lc_winograd_range){0, begin[2]};
+    r->taking[LC_WINOGRAD_LAST_ROW | LC_WINOGRAD_LAST_COLUMN] =
+        (lc_winograd_range){begin[1], begin[2]};
 }
 
 /* Cuts finer until there are enough items for the team: the larger of tiles and output channels
@@ -181,9 +194,8 @@ lc_status lc_winograd_prepare(lc_step *step)
     r->relu = (a->flags & LC_CONV_RELU) != 0;
     r->y_part = p->form.ob / r->form->parts * r->y_vec;
     r->bias_part = p->form.ob / r->form->parts * block;
-    int64_t columns;
     p->add = (a->flags & LC_CONV_ADD) != 0;
-    p->tiles = y->dim[0] * tiles_of_plane(r, &columns);
+    p->tiles = y->dim[0] * tiles_of_plane(r);
     p->x_group = p->form.ib * r->x_blk;
     r->x_image = p->x_group * p->form.groups;
     r->y_image = p->form.ob * r->y_vec * p->form.groups;

@@ -13,16 +13,10 @@ lc_status lc_winograd_run_items(const lc_step *step, const lc_bind *bind, int64_
  * those of this machine. No result depends on it. */
 void lc_winograd_schedule(lc_step *step, int64_t l2);
 
-/* Tiles of `tile` outputs and, as the last ones, of tile - 1, along an axis of `size` outputs: how
- * many, and how many whole ones. */
-static inline int64_t lc_winograd_tiles(int64_t size, int tile)
-{
-    return lc_ceil_div(size, tile);
-}
-
+/* How many tiles along an axis of `size` outputs have `tile` of them; the others are short. */
 static inline int64_t lc_winograd_whole(int64_t size, int tile)
 {
-    return lc_max64(0, size - (tile - 1) * lc_winograd_tiles(size, tile));
+    return lc_max64(0, size - (tile - 1) * lc_ceil_div(size, tile));
 }
 
 /* Tiles [first, first + r->tiles) of the planes of all images, of r->oh x r->ow outputs: fills

@@ -578,8 +578,7 @@ static int64_t check_arranged(lc_winograd_kind kind, int64_t h, int64_t w, int64
 {
     lc_winograd_run r = {.form = &lc_winograd_forms[kind], .tiles = tiles, .oh = h, .ow = w};
     const int tile = r.form->tile;
-    const int64_t images = 3, rows = lc_winograd_tiles(h, tile),
-                  columns = lc_winograd_tiles(w, tile);
+    const int64_t images = 3, rows = lc_ceil_div(h, tile), columns = lc_ceil_div(w, tile);
     lc_winograd_place *place = lc_alloc((size_t)tiles * sizeof *place + 1);
     char *made = lc_alloc_zero((size_t)(images * h * w));
     int64_t products = 0, outputs = 0;
@@ -622,7 +621,7 @@ static void check_tiles(void)
         const int tile = lc_winograd_forms[kinds[k]].tile;
         for (int64_t h = 1; h < 19; h++)
             for (int64_t w = 1; w < 19; w += h % 3 + 1) {
-                const int64_t all = 3 * lc_winograd_tiles(h, tile) * lc_winograd_tiles(w, tile);
+                const int64_t all = 3 * lc_ceil_div(h, tile) * lc_ceil_div(w, tile);
                 for (int64_t first = 0; first < all; first += 5)
                     check_arranged(kinds[k], h, w, first, all - first < 7 ? all - first : 7);
                 check_arranged(kinds[k], h, w, 0, all);
