@@ -351,11 +351,11 @@ static void wino_output_1x1_twice(const lc_winograd_run *r)
     wino_output_parts(4, r);
 }
 
-/* `px` tiles from v and m on, `blocks` input blocks, `last` channels of the last one. `next`: weights
- * that will be wanted soon, so many lines for four channels. */
-WINO_INLINE void wino_multiply_px(const int px, const float *v, int64_t v_blk, const float *u,
-                                  int64_t blocks, int last, float *m, bool first, const float *next,
-                                  int lines)
+/* `px` tiles from v and m on, `nv` vectors of the two, `blocks` input blocks, `last` channels of the
+ * last one. `next`: weights that will be wanted soon, so many lines for four channels. */
+WINO_INLINE void wino_multiply_px(const int px, const int nv, const float *v, int64_t v_blk,
+                                  const float *u, int64_t blocks, int last, float *m, bool first,
+                                  const float *next, int lines)
 {
     lc_v acc[WINO_PX][2];
     WINO_UNROLL
@@ -368,36 +368,43 @@ WINO_INLINE void wino_multiply_px(const int px, const float *v, int64_t v_blk, c
                 __builtin_prefetch(next, 0, 2);
             WINO_UNROLL
             for (int k = 0; k < 4; k++) {
-                lc_v w0 = lc_v_loadu(u + k * 2 * LC_VLEN);
-                lc_v w1 = lc_v_loadu(u + (k * 2 + 1) * LC_VLEN);
+                lc_v w0 = lc_v_loadu(u + k * 2 * LC_VLEN), w1 = w0;
+                if (nv == 2)
+                    w1 = lc_v_loadu(u + (k * 2 + 1) * LC_VLEN);
                 WINO_UNROLL
-                for (int i = 0; i < px; i++)
-                    lc_v_fma_pair(&acc[i][0], &acc[i][1], v + c + i * LC_VLEN + k, w0, w1);
+                for (int i = 0; i < px; i++) {
+                    const float *x = v + c + i * LC_VLEN + k;
+                    if (nv == 2)
+                        lc_v_fma_pair(&acc[i][0], &acc[i][1], x, w0, w1);
+                    else
+                        lc_v_fma_one(&acc[i][0], x, w0);
+                }
             }
             u += 8 * LC_VLEN;
         }
     }
     WINO_UNROLL
     for (int i = 0; i < px; i++, m += 2 * LC_VLEN) {
-        if (!first) {
-            acc[i][0] = lc_v_add(lc_v_loadu(m), acc[i][0]);
-            acc[i][1] = lc_v_add(lc_v_loadu(m + LC_VLEN), acc[i][1]);
+        WINO_UNROLL
+        for (int k = 0; k < nv; k++) {
+            if (!first)
+                acc[i][k] = lc_v_add(lc_v_loadu(m + k * LC_VLEN), acc[i][k]);
+            lc_v_storeu(m + k * LC_VLEN, acc[i][k]);
         }
-        lc_v_storeu(m, acc[i][0]);
-        lc_v_storeu(m + LC_VLEN, acc[i][1]);
     }
 }
 
 typedef void (*wino_multiply_fn)(const float *v, int64_t v_blk, const float *u, int64_t blocks,
                                  int last, float *m, bool first, const float *next, int lines);
 
-#define WINO_MULTIPLY(PX)                                                                          \
-    WINO_NOINLINE void wino_multiply_##PX(const float *v, int64_t v_blk, const float *u,           \
-                                          int64_t blocks, int last, float *m, bool first,          \
-                                          const float *next, int lines)                            \
+#define WINO_MULTIPLY_NV(PX, NV)                                                                   \
+    WINO_NOINLINE void wino_multiply_##PX##x##NV(const float *v, int64_t v_blk, const float *u,    \
+                                                 int64_t blocks, int last, float *m, bool first,   \
+                                                 const float *next, int lines)                     \
     {                                                                                              \
-        wino_multiply_px(PX, v, v_blk, u, blocks, last, m, first, next, lines);                    \
+        wino_multiply_px(PX, NV, v, v_blk, u, blocks, last, m, first, next, lines);                \
     }
+#define WINO_MULTIPLY(PX) WINO_MULTIPLY_NV(PX, 1) WINO_MULTIPLY_NV(PX, 2)
 
 WINO_MULTIPLY(1)
 WINO_MULTIPLY(2)
@@ -416,23 +423,13 @@ WINO_MULTIPLY(13)
 WINO_MULTIPLY(14)
 #endif
 
-static const wino_multiply_fn wino_multiply_by_px[WINO_PX + 1] = {
-    0,
-    wino_multiply_1,
-    wino_multiply_2,
-    wino_multiply_3,
-    wino_multiply_4,
-    wino_multiply_5,
-    wino_multiply_6,
+#define WINO_BOTH(PX) {wino_multiply_##PX##x1, wino_multiply_##PX##x2}
+static const wino_multiply_fn wino_multiply_by_px[WINO_PX + 1][2] = {
+    {0, 0},        WINO_BOTH(1),  WINO_BOTH(2),  WINO_BOTH(3),
+    WINO_BOTH(4),  WINO_BOTH(5),  WINO_BOTH(6),
 #if WINO_PX > 6
-    wino_multiply_7,
-    wino_multiply_8,
-    wino_multiply_9,
-    wino_multiply_10,
-    wino_multiply_11,
-    wino_multiply_12,
-    wino_multiply_13,
-    wino_multiply_14,
+    WINO_BOTH(7),  WINO_BOTH(8),  WINO_BOTH(9),  WINO_BOTH(10),
+    WINO_BOTH(11), WINO_BOTH(12), WINO_BOTH(13), WINO_BOTH(14),
 #endif
 };
 
@@ -455,8 +452,8 @@ WINO_INLINE void wino_multiply_tiles(const lc_winograd_run *r, int position, con
     for (int64_t i = 0; i < parts; i++) {
         const int64_t px = each + (i < longer);
         const bool more = next && i * lines < all;
-        wino_multiply_by_px[px](v, r->v_blk, u, blocks, last, m, first, next,
-                                more ? (int)lines : 0);
+        wino_multiply_by_px[px][r->nv - 1](v, r->v_blk, u, blocks, last, m, first, next,
+                                           more ? (int)lines : 0);
         v += px * LC_VLEN;
         m += px * 2 * LC_VLEN;
         if (more)

@@ -143,10 +143,7 @@ WINO_INLINE void wino_expand_vectors(const int nv, const lc_winograd_run *r, con
                     wino_weights6(t[0][i], t[1][i], t[2][i], u);
                     WINO_UNROLL
                     for (int j = 0; j < 6; j++) {
-                        float *at = to + (i * 6 + j) * pos + k * LC_VLEN;
-                        lc_v_storeu(at, u[j]);
-                        if (nv == 1)
-                            lc_v_storeu(at + LC_VLEN, lc_v_zero());
+                        lc_v_storeu(to + (i * 6 + j) * pos + k * LC_VLEN, u[j]);
                     }
                 }
             }
