@@ -84,6 +84,25 @@ int lc_block_channels(const lc_desc *d, int64_t b, int64_t *first)
     return each - in_group < block ? (int)(each - in_group) : block;
 }
 
+void lc_pick_blocks(lc_vec_pick *pick, int64_t from[LC_MAX_BLOCK], const lc_desc *in,
+                    const lc_desc *out, int64_t b)
+{
+    const int block = out->layout.block;
+    int64_t first = 0;
+    const int valid = lc_block_channels(out, b, &first);
+    pick->sources = 0;
+    for (int l = 0; l < block; l++) {
+        pick->source[l] = -1;
+        if (l >= valid)
+            continue;
+        const int64_t slot = lc_desc_channel_slot(in, first + l);
+        if (!pick->sources || slot / block != from[pick->sources - 1])
+            from[pick->sources++] = slot / block;
+        pick->source[l] = pick->sources - 1;
+        pick->lane[l] = (int32_t)(slot % block);
+    }
+}
+
 bool lc_has_pads(const lc_desc *d)
 {
     return d->layout.block > 1 && lc_desc_padded_channels(d) != d->dim[1];

@@ -56,6 +56,10 @@ static inline int64_t lc_block_count(const lc_desc *d)
 /* The first channel of block b, and how many of its lanes are channels. */
 int lc_block_channels(const lc_desc *d, int64_t b, int64_t *first);
 bool lc_has_pads(const lc_desc *d);
+/* How block b of `out` comes from blocks of `in`, the same tensor in another blocked layout: all of
+ * *pick but x, and from[k], the block that x[k] is to point into. */
+void lc_pick_blocks(lc_vec_pick *pick, int64_t from[LC_MAX_BLOCK], const lc_desc *in,
+                    const lc_desc *out, int64_t b);
 /* Zeroes the pad lanes in floats [begin, end) of the memory of a blocked tensor; both are
  * multiples of the block. */
 void lc_clear_pads(const lc_desc *d, float *data, int64_t begin, int64_t end);

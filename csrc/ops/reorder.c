@@ -57,22 +57,11 @@ static void between_blocks(const lc_step *step, const float *x, float *y, int64_
     const lc_desc *in = &step->in[0], *out = &step->out[0];
     const prep *p = step->prep;
     const int block = out->layout.block;
-    const int64_t in_blocks = lc_block_count(in);
-    int64_t first = 0, last_block = -1;
-    const int valid = lc_block_channels(out, b, &first);
-    lc_vec_pick pick = {.sources = 0};
-    for (int l = 0; l < block; l++) {
-        pick.source[l] = -1;
-        if (l >= valid)
-            continue;
-        const int64_t slot = lc_desc_channel_slot(in, first + l);
-        if (slot / block != last_block) {
-            last_block = slot / block;
-            pick.x[pick.sources++] = x + ((i * in_blocks + last_block) * p->pixels + from) * block;
-        }
-        pick.source[l] = pick.sources - 1;
-        pick.lane[l] = (int32_t)(slot % block);
-    }
+    int64_t blocks[LC_MAX_BLOCK];
+    lc_vec_pick pick;
+    lc_pick_blocks(&pick, blocks, in, out, b);
+    for (int k = 0; k < pick.sources; k++)
+        pick.x[k] = x + ((i * lc_block_count(in) + blocks[k]) * p->pixels + from) * block;
     y += ((i * p->planes + b) * p->pixels + from) * block;
     step->kernels->vec.pick(y, &pick, n, block);
 }

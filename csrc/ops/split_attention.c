@@ -278,15 +278,75 @@ static lc_status apply_infer(const void *attr, int n_in, const lc_desc *in, int 
     return lc_desc_init(&out[0], LC_F32, 4, dim);
 }
 
+/* Sums over the slices have a layout of their own; y may have any other, such as the dense one
+ * that a 1x1 convolution reads best. */
 static void apply_layout(const lc_layout_query *q, lc_layout *in, lc_layout *out)
 {
     gap_layout(q, in, out);
     in[1] = in[0];
+    if (out[0].block > 1 && q->out[0].layout.block == out[0].block)
+        out[0] = q->out[0].layout;
 }
+
+/* y as it would be in the layout of the sums. */
+static lc_desc apply_sums(const lc_step *step)
+{
+    lc_desc sums = step->out[0];
+    if (sums.layout.block > 1) {
+        lc_layout x;
+        lc_split_layouts(step->attr, sums.layout.block, step->in[0].dim[1], &x, &sums.layout);
+    }
+    return sums;
+}
+
+#define MOVED_PIXELS 64 /* at a time, where layouts differ: their sums stay in the L1 cache */
 
 static lc_status apply_prepare(lc_step *step)
 {
-    return lc_split_prepare(step, step->attr, &step->in[0], &step->out[0], false);
+    const lc_split_attr *a = step->attr;
+    const lc_desc sums = apply_sums(step), *y = &step->out[0];
+    LC_TRY(lc_split_prepare(step, a, &step->in[0], &sums, false));
+    if (lc_layout_equal(sums.layout, y->layout))
+        return LC_OK;
+    lc_split_planes *p = step->prep;
+    const int64_t block = y->layout.block;
+    step->thread_bytes = (size_t)(block * MOVED_PIXELS * block) * sizeof(float);
+    step->items[0] = lc_units_set(&p->units, y->dim[0] * lc_block_count(y) * p->parts,
+                                  lc_count_mul(p->part, block * ((int64_t)a->radix + 1)));
+    return LC_OK;
+}
+
+/* Sums of block b of image i: pixels [from, from + n). */
+static void apply_block(const lc_step *step, const lc_bind *bind, int64_t i, int64_t b,
+                        int64_t from, int64_t n, float *y)
+{
+    const lc_split_planes *p = step->prep;
+    const int block = step->out[0].layout.block;
+    const int64_t slice = p->slots * p->pixels, first = i * p->radix * p->slots;
+    const float *x = (const float *)bind->in[0] + first * p->pixels;
+    const float *attention = (const float *)bind->in[1] + first;
+    step->kernels->vec.combine(y, x + (b * p->pixels + from) * block, slice, attention + b * block,
+                               p->slots, (int)p->radix, n * block,
+                               block == 1 ? LC_SPAN_ONE : LC_SPAN_LANES, block);
+}
+
+/* The same of block b of y, whose lanes are those of other blocks of sums. */
+static void apply_moved(const lc_step *step, const lc_bind *bind, const lc_desc *sums, int64_t i,
+                        int64_t b, int64_t from, int64_t n, float *y)
+{
+    const int block = step->out[0].layout.block;
+    float *scratch = bind->scratch;
+    int64_t blocks[LC_MAX_BLOCK];
+    lc_vec_pick pick;
+    lc_pick_blocks(&pick, blocks, sums, &step->out[0], b);
+    for (int k = 0; k < pick.sources; k++)
+        pick.x[k] = scratch + k * MOVED_PIXELS * block;
+    for (int64_t end = from + n; from < end; from += n, y += n * block) {
+        n = lc_min64(end - from, MOVED_PIXELS);
+        for (int k = 0; k < pick.sources; k++)
+            apply_block(step, bind, i, blocks[k], from, n, scratch + k * MOVED_PIXELS * block);
+        step->kernels->vec.pick(y, &pick, n, block);
+    }
 }
 
 static lc_status apply_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
@@ -294,19 +354,19 @@ static lc_status apply_run(const lc_step *step, const lc_bind *bind, int phase, 
 {
     (void)phase;
     const lc_split_planes *p = step->prep;
-    int block = step->out[0].layout.block;
-    int64_t slice = p->slots * p->pixels, blocks = p->slots / block, first, last;
+    const lc_desc sums = apply_sums(step), *out = &step->out[0];
+    const bool moved = !lc_layout_equal(sums.layout, out->layout);
+    const int64_t block = out->layout.block, blocks = lc_block_count(out);
+    int64_t first, last;
     lc_units_range(&p->units, begin, end, &first, &last);
     for (int64_t u = first; u < last; u++) {
-        int64_t plane = u / p->parts, from = u % p->parts * p->part;
-        int64_t n = p->pixels - from < p->part ? p->pixels - from : p->part;
-        int64_t i = plane / blocks, b = plane % blocks;
-        const float *x =
-            (const float *)bind->in[0] + i * p->radix * slice + (b * p->pixels + from) * block;
-        const float *attention = (const float *)bind->in[1] + (i * p->radix * blocks + b) * block;
+        const int64_t plane = u / p->parts, from = u % p->parts * p->part;
+        const int64_t n = lc_min64(p->pixels - from, p->part);
         float *y = (float *)bind->out[0] + (plane * p->pixels + from) * block;
-        step->kernels->vec.combine(y, x, slice, attention, p->slots, (int)p->radix, n * block,
-                                   block == 1 ? LC_SPAN_ONE : LC_SPAN_LANES, block);
+        if (moved)
+            apply_moved(step, bind, &sums, plane / blocks, plane % blocks, from, n, y);
+        else
+            apply_block(step, bind, plane / blocks, plane % blocks, from, n, y);
     }
     return LC_OK;
 }
