@@ -117,7 +117,7 @@ typedef struct lc_winograd_run {
     int64_t y_row, y_vec, y_image;
     int64_t y_part, bias_part; /* 1x1: to the same panel of the next part */
     int64_t oh, ow;
-    int32_t nv;       /* vectors of the panel that exist: 1, 2 */
+    int32_t nv;       /* vectors of the panel that exist: 1, 2; M of the others is undefined */
     int32_t lanes[2]; /* valid lanes per vector; the others are stored as zeros (1x1: all are) */
     int32_t relu;
 } lc_winograd_run;

@@ -1,9 +1,9 @@
 /* The three parts of split attention that are no convolution (ops.h). x has R slices of C channels,
  * each slice in K groups.
  *
- * Blocked, x lies as R * K groups and results as K groups: slice r is then a run of blocks of
- * its own, block for block like the result, so that sums over slices run along memory. Where
- * slices do not begin at blocks all is plain. */
+ * Blocked, x lies as R * K groups and sums over slices as K groups: slice r is then a run of blocks
+ * of its own, block for block like the sum, so that sums run along memory. Where slices do not begin
+ * at blocks all is plain. */
 #include <math.h>
 
 #include "ops/grad_ops.h"

@@ -459,7 +459,9 @@ static void test_split(void)
     split_case(1, 2, 1, 16, 70, 61, true);
     split_case(2, 4, 2, 20, 5, 3, true); /* resnest_50_4s2x40d: 10, 20, 40, 80 per group */
     split_case(2, 4, 2, 10, 5, 3, true);
-    split_case(2, 1, 4, 24, 5, 3, true); /* resnest_50_1s4x24d */
+    split_case(2, 1, 4, 24, 5, 3, true);  /* resnest_50_1s4x24d */
+    split_case(1, 2, 3, 10, 9, 16, true); /* written dense: more pixels than are moved at a time */
+    split_case(2, 1, 7, 3, 3, 3, true);   /* .. each block from many */
     split_case(2, 1, 1, 12, 3, 3, true);
     split_case(2, 3, 1, 24, 4, 4, true);
     split_case(3, 2, 1, 4, 3, 5, false); /* groups share blocks, slices do not begin at one */
