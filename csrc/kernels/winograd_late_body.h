@@ -142,9 +142,8 @@ WINO_INLINE void wino_expand_vectors(const int nv, const lc_winograd_run *r, con
                 for (int i = 0; i < 6; i++) {
                     wino_weights6(t[0][i], t[1][i], t[2][i], u);
                     WINO_UNROLL
-                    for (int j = 0; j < 6; j++) {
+                    for (int j = 0; j < 6; j++)
                         lc_v_storeu(to + (i * 6 + j) * pos + k * LC_VLEN, u[j]);
-                    }
                 }
             }
 }

@@ -46,7 +46,8 @@ lc_status lc_split_prepare(lc_step *step, const lc_split_attr *a, const lc_desc 
     int block = small->layout.block;
     int64_t lanes = block * ((int64_t)a->radix + 1);
     p->radix = a->radix;
-    p->slots = lc_desc_padded_channels(small);
+    p->slots = lc_desc_padded_channels(large) / a->radix;
+    p->blocks = lc_block_count(small);
     p->pixels = large->dim[2] * large->dim[3];
     if (whole_planes) {
         p->part = p->pixels;
@@ -54,8 +55,8 @@ lc_status lc_split_prepare(lc_step *step, const lc_split_attr *a, const lc_desc 
     } else {
         p->part = lc_pixel_part(p->pixels, lanes, &p->parts);
     }
-    step->items[0] = lc_units_set(&p->units, large->dim[0] * (p->slots / block) * p->parts,
-                                  lc_count_mul(p->part, lanes));
+    step->items[0] =
+        lc_units_set(&p->units, large->dim[0] * p->blocks * p->parts, lc_count_mul(p->part, lanes));
     return LC_OK;
 }
 
@@ -102,7 +103,7 @@ static lc_status gap_run(const lc_step *step, const lc_bind *bind, int phase, in
     (void)phase;
     const lc_split_planes *p = step->prep;
     int block = step->out[0].layout.block;
-    int64_t plane = p->pixels * block, slice = p->slots * p->pixels, blocks = p->slots / block;
+    int64_t plane = p->pixels * block, slice = p->slots * p->pixels, blocks = p->blocks;
     int64_t first, last;
     lc_units_range(&p->units, begin, end, &first, &last);
     for (int64_t u = first; u < last; u++) {
@@ -303,49 +304,46 @@ static lc_desc apply_sums(const lc_step *step)
 
 static lc_status apply_prepare(lc_step *step)
 {
-    const lc_split_attr *a = step->attr;
-    const lc_desc sums = apply_sums(step), *y = &step->out[0];
-    LC_TRY(lc_split_prepare(step, a, &step->in[0], &sums, false));
-    if (lc_layout_equal(sums.layout, y->layout))
-        return LC_OK;
-    lc_split_planes *p = step->prep;
-    const int64_t block = y->layout.block;
-    step->thread_bytes = (size_t)(block * MOVED_PIXELS * block) * sizeof(float);
-    step->items[0] = lc_units_set(&p->units, y->dim[0] * lc_block_count(y) * p->parts,
-                                  lc_count_mul(p->part, block * ((int64_t)a->radix + 1)));
+    const lc_desc *y = &step->out[0];
+    LC_TRY(lc_split_prepare(step, step->attr, &step->in[0], y, false));
+    const size_t block = (size_t)y->layout.block;
+    if (!lc_layout_equal(apply_sums(step).layout, y->layout))
+        step->thread_bytes = block * MOVED_PIXELS * block * sizeof(float);
     return LC_OK;
 }
 
-/* Sums of block b of image i: pixels [from, from + n). */
-static void apply_block(const lc_step *step, const lc_bind *bind, int64_t i, int64_t b,
-                        int64_t from, int64_t n, float *y)
+/* The sums of a unit whose block is one of theirs. */
+static void apply_block(const lc_step *step, const lc_bind *bind, lc_split_unit at, float *y)
 {
     const lc_split_planes *p = step->prep;
     const int block = step->out[0].layout.block;
-    const int64_t slice = p->slots * p->pixels, first = i * p->radix * p->slots;
+    const int64_t slice = p->slots * p->pixels, first = at.image * p->radix * p->slots;
     const float *x = (const float *)bind->in[0] + first * p->pixels;
     const float *attention = (const float *)bind->in[1] + first;
-    step->kernels->vec.combine(y, x + (b * p->pixels + from) * block, slice, attention + b * block,
-                               p->slots, (int)p->radix, n * block,
-                               block == 1 ? LC_SPAN_ONE : LC_SPAN_LANES, block);
+    step->kernels->vec.combine(y, x + (at.block * p->pixels + at.from) * block, slice,
+                               attention + at.block * block, p->slots, (int)p->radix,
+                               at.pixels * block, block == 1 ? LC_SPAN_ONE : LC_SPAN_LANES, block);
 }
 
-/* The same of block b of y, whose lanes are those of other blocks of sums. */
-static void apply_moved(const lc_step *step, const lc_bind *bind, const lc_desc *sums, int64_t i,
-                        int64_t b, int64_t from, int64_t n, float *y)
+/* The same of a block of y, whose lanes are those of other blocks of the sums. */
+static void apply_moved(const lc_step *step, const lc_bind *bind, const lc_desc *sums,
+                        lc_split_unit at, float *y)
 {
     const int block = step->out[0].layout.block;
     float *scratch = bind->scratch;
     int64_t blocks[LC_MAX_BLOCK];
     lc_vec_pick pick;
-    lc_pick_blocks(&pick, blocks, sums, &step->out[0], b);
+    lc_pick_blocks(&pick, blocks, sums, &step->out[0], at.block);
     for (int k = 0; k < pick.sources; k++)
         pick.x[k] = scratch + k * MOVED_PIXELS * block;
-    for (int64_t end = from + n; from < end; from += n, y += n * block) {
-        n = lc_min64(end - from, MOVED_PIXELS);
-        for (int k = 0; k < pick.sources; k++)
-            apply_block(step, bind, i, blocks[k], from, n, scratch + k * MOVED_PIXELS * block);
-        step->kernels->vec.pick(y, &pick, n, block);
+    for (const int64_t end = at.from + at.pixels; at.from < end; at.from += at.pixels) {
+        at.pixels = lc_min64(end - at.from, MOVED_PIXELS);
+        for (int k = 0; k < pick.sources; k++) {
+            at.block = blocks[k];
+            apply_block(step, bind, at, scratch + k * MOVED_PIXELS * block);
+        }
+        step->kernels->vec.pick(y, &pick, at.pixels, block);
+        y += at.pixels * block;
     }
 }
 
@@ -356,17 +354,16 @@ static lc_status apply_run(const lc_step *step, const lc_bind *bind, int phase, 
     const lc_split_planes *p = step->prep;
     const lc_desc sums = apply_sums(step), *out = &step->out[0];
     const bool moved = !lc_layout_equal(sums.layout, out->layout);
-    const int64_t block = out->layout.block, blocks = lc_block_count(out);
     int64_t first, last;
     lc_units_range(&p->units, begin, end, &first, &last);
     for (int64_t u = first; u < last; u++) {
-        const int64_t plane = u / p->parts, from = u % p->parts * p->part;
-        const int64_t n = lc_min64(p->pixels - from, p->part);
-        float *y = (float *)bind->out[0] + (plane * p->pixels + from) * block;
+        const lc_split_unit at = lc_split_unit_at(p, u);
+        const int64_t plane = at.image * p->blocks + at.block;
+        float *y = (float *)bind->out[0] + (plane * p->pixels + at.from) * out->layout.block;
         if (moved)
-            apply_moved(step, bind, &sums, plane / blocks, plane % blocks, from, n, y);
+            apply_moved(step, bind, &sums, at, y);
         else
-            apply_block(step, bind, plane / blocks, plane % blocks, from, n, y);
+            apply_block(step, bind, at, y);
     }
     return LC_OK;
 }

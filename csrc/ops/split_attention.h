@@ -9,9 +9,22 @@
 /* Blocks of the small tensor, or parts of them, as units of work. */
 typedef struct lc_split_planes {
     lc_units units;
-    int64_t radix, slots; /* slots: of one slice, pads included */
+    int64_t radix, slots; /* slots: of one slice of the large tensor, pads included */
+    int64_t blocks;       /* of the small tensor, per image */
     int64_t pixels, part, parts;
 } lc_split_planes;
+
+/* Where a unit lies: image, block, first pixel and pixels. */
+typedef struct lc_split_unit {
+    int64_t image, block, from, pixels;
+} lc_split_unit;
+
+static inline lc_split_unit lc_split_unit_at(const lc_split_planes *p, int64_t u)
+{
+    const int64_t plane = u / p->parts, from = u % p->parts * p->part;
+    return (lc_split_unit){plane / p->blocks, plane % p->blocks, from,
+                           lc_min64(p->pixels - from, p->part)};
+}
 
 /* The layouts of large and of small tensors that go together. */
 void lc_split_layouts(const lc_split_attr *a, int block, int64_t large_channels, lc_layout *large,

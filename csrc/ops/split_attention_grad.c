@@ -37,29 +37,17 @@ static lc_status gap_prepare(lc_step *step)
     return lc_split_prepare(step, &a->split, &step->out[0], &step->in[0], false);
 }
 
-/* Where a unit lies: image, block, first pixel and pixels. */
-typedef struct unit {
-    int64_t image, block, from, pixels;
-} unit;
-
-static unit unit_at(const lc_split_planes *p, int block, int64_t u)
-{
-    int64_t plane = u / p->parts, from = u % p->parts * p->part, blocks = p->slots / block;
-    return (unit){plane / blocks, plane % blocks, from,
-                  p->pixels - from < p->part ? p->pixels - from : p->part};
-}
-
 static lc_status gap_run(const lc_step *step, const lc_bind *bind, int phase, int64_t begin,
                          int64_t end)
 {
     (void)phase;
     const lc_split_planes *p = step->prep;
     int block = step->out[0].layout.block;
-    int64_t slice = p->slots * p->pixels, blocks = p->slots / block, first, last;
+    int64_t slice = p->slots * p->pixels, first, last;
     lc_units_range(&p->units, begin, end, &first, &last);
     for (int64_t u = first; u < last; u++) {
-        unit at = unit_at(p, block, u);
-        const float *dy = (const float *)bind->in[0] + (at.image * blocks + at.block) * block;
+        const lc_split_unit at = lc_split_unit_at(p, u);
+        const float *dy = (const float *)bind->in[0] + (at.image * p->blocks + at.block) * block;
         float *dx = (float *)bind->out[0] + at.image * p->radix * slice +
                     (at.block * p->pixels + at.from) * block;
         for (int64_t r = 0; r < p->radix; r++, dx += slice)
@@ -213,18 +201,19 @@ static lc_status apply_run(const lc_step *step, const lc_bind *bind, int phase, 
     (void)phase;
     const lc_split_planes *p = step->prep;
     int block = step->out[0].layout.block;
-    int64_t slice = p->slots * p->pixels, blocks = p->slots / block, first, last;
+    int64_t slice = p->slots * p->pixels, first, last;
     lc_units_range(&p->units, begin, end, &first, &last);
     for (int64_t u = first; u < last; u++) {
-        unit at = unit_at(p, block, u);
+        const lc_split_unit at = lc_split_unit_at(p, u);
         int64_t off = (at.block * p->pixels + at.from) * block;
         const float *dy = (const float *)bind->in[0] + at.image * slice + off;
         const float *attention =
-            (const float *)bind->in[1] + (at.image * p->radix * blocks + at.block) * block;
+            (const float *)bind->in[1] + (at.image * p->radix * p->blocks + at.block) * block;
         float *dx = (float *)bind->out[0] + at.image * p->radix * slice + off;
         float shift[LC_MAX_BLOCK] = {0.0f};
         if (step->n_in == 3) {
-            const float *gap = (const float *)bind->in[2] + (at.image * blocks + at.block) * block;
+            const float *gap =
+                (const float *)bind->in[2] + (at.image * p->blocks + at.block) * block;
             for (int l = 0; l < block; l++)
                 shift[l] = gap[l] / (float)p->pixels;
         }
@@ -288,11 +277,12 @@ static lc_status attention_run(const lc_step *step, const lc_bind *bind, int pha
     (void)phase;
     const lc_split_planes *p = step->prep;
     int block = step->out[0].layout.block;
-    int64_t slice = p->slots * p->pixels, blocks = p->slots / block, plane = p->pixels * block;
+    int64_t slice = p->slots * p->pixels, blocks = p->blocks, plane = p->pixels * block;
     int64_t first, last;
     lc_units_range(&p->units, begin, end, &first, &last);
     for (int64_t u = first; u < last; u++) {
-        unit at = {u / blocks, u % blocks, 0, p->pixels}; /* also where there are no pixels */
+        /* also where there are no pixels */
+        const lc_split_unit at = {u / blocks, u % blocks, 0, p->pixels};
         const float *dy = (const float *)bind->in[0] + u * plane;
         const float *x =
             (const float *)bind->in[1] + at.image * p->radix * slice + at.block * plane;
