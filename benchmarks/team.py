@@ -30,7 +30,9 @@ def environment(threads=None, isa=None):
         The highest instruction set, for all who obey: lucid_c, oneDNN (in PyTorch and OpenVINO),
         PyTorch's own kernels and its compiler. ONNX Runtime has no such variable.
     """
-    env = {k: v for k, v in os.environ.items() if k not in ("LUCID_C_NUM_THREADS",)}
+    # Bytecode is written, where only sources are: installed packages, the peers, come with theirs.
+    ours = ("LUCID_C_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
+    env = {k: v for k, v in os.environ.items() if k not in ours}
     if threads is not None:
         env |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if isa is not None:

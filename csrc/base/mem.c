@@ -182,14 +182,35 @@ void lc_free(void *block)
     free(h);
 }
 
-void lc_discard(void *from, size_t bytes)
+/* Of the pages that lie wholly inside. */
+static void advise(void *from, size_t bytes, int advice)
 {
-#if HAVE_MMAP && defined(MADV_DONTNEED)
+#if HAVE_MMAP
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     const uintptr_t begin = ((uintptr_t)from + page - 1) / page * page;
     const uintptr_t end = ((uintptr_t)from + bytes) / page * page;
     if (begin < end)
-        madvise((void *)begin, end - begin, MADV_DONTNEED);
+        madvise((void *)begin, end - begin, advice);
+#else
+    (void)from, (void)bytes, (void)advice;
+#endif
+}
+
+void lc_discard(void *from, size_t bytes)
+{
+#ifdef MADV_DONTNEED
+    advise(from, bytes, MADV_DONTNEED);
+#else
+    (void)from, (void)bytes;
+#endif
+}
+
+/* Where pages are small, this takes three quarters of the time of a fault for each (AMD Zen 4 in a
+ * virtual machine). Linux 5.14 and later; others refuse. */
+void lc_prefault(void *from, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    advise(from, bytes, MADV_POPULATE_WRITE);
 #else
     (void)from, (void)bytes;
 #endif

@@ -19,6 +19,9 @@ void lc_free(void *block); /* NULL-safe */
 /* Gives the pages that lie wholly inside back to the system: they hold zeros or what they held
  * before, and may be written again. Any part of a block. */
 void lc_discard(void *from, size_t bytes);
+/* Gets the pages that lie wholly inside, which are about to be written for the first time. Advice:
+ * whether or not the system does it, memory may be written. Any part of a block. */
+void lc_prefault(void *from, size_t bytes);
 char *lc_strdup(const char *text);
 
 /* Overflow-checked size arithmetic: false on overflow. */

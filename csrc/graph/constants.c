@@ -88,6 +88,8 @@ static void pack_piece(pack_run *r, job *j, int64_t piece, unsigned char *scratc
     const int64_t end = begin + j->items_each < items ? begin + j->items_each : items;
     void *out[1] = {j->out};
     const lc_bind bind = {.in = j->in, .out = out, .scratch = scratch};
+    const size_t item_bytes = j->bytes / (size_t)items;
+    lc_prefault((char *)j->out + item_bytes * (size_t)begin, item_bytes * (size_t)(end - begin));
     lc_status status = j->step->op->run(j->step, &bind, 0, begin, end);
     if (status != LC_OK) {
         fail(r, status);

@@ -139,6 +139,30 @@ static void test_mem_blocks(void)
     }
 }
 
+/* Pages are got and given back inside a range only; the bytes around it stay as they are. */
+static void test_mem_pages(void)
+{
+    const size_t bytes = (size_t)32 << 20, from = 5000, end = bytes - 7000;
+    unsigned char *p = lc_alloc_zero(bytes);
+    memset(p, 1, (size_t)1 << 20); /* some are there already */
+    lc_prefault(p + from, end - from);
+    size_t sum = 0;
+    for (size_t i = 0; i < bytes; i++)
+        sum += p[i];
+    CHECK(sum == (size_t)1 << 20);
+    memset(p, 2, bytes);
+    long rss0 = resident_bytes();
+    lc_discard(p + from, end - from);
+    long rss1 = resident_bytes();
+    CHECK(rss0 <= 0 || rss0 - rss1 > 30L << 20);
+    CHECK(p[0] == 2 && p[from - 1] == 2 && p[from] == 2 && p[end] == 2 && p[bytes - 1] == 2);
+    memset(p, 3, bytes);
+    CHECK(p[bytes / 2] == 3);
+    lc_prefault(p, 0);
+    lc_discard(p, 0);
+    lc_free(p);
+}
+
 static void test_mem_failure(void)
 {
     lc_mem_stats before = lc_mem_stats_get();
@@ -309,6 +333,7 @@ int main(void)
 {
     test_status();
     test_mem_blocks();
+    test_mem_pages();
     test_mem_failure();
     test_philox();
     test_random();
