@@ -630,7 +630,7 @@ def test_hooks_within_a_built_in_model_may_read_at_once():
     m = ResNet(Bottleneck, [1, 2, 1, 1], 5, channels=(8, 12, 16, 20))
     reference_weights(m)
     x = draw("x", (2, 3, 33, 35))
-    want = np.array(m(x))
+    want = np.array(m(x))  # with batch norm folded into the weights, which hooks prevent
     late, soon = {}, {}
     handles = []
     for name, module in m.named_modules():
@@ -640,7 +640,7 @@ def test_hooks_within_a_built_in_model_may_read_at_once():
                     lambda module, inputs, output, name=name: late.update({name: output})
                 )
             )
-    assert_close(m(x), want, rel=1e-6)
+    assert_close(m(x), want, rel=3e-6)
     for handle in handles:
         handle.remove()
     for name in ("layer1.0.conv2", "layer2.1.bn3", "layer3"):
@@ -650,9 +650,9 @@ def test_hooks_within_a_built_in_model_may_read_at_once():
                 lambda module, inputs, output, name=name: soon.update({name: np.array(output)})
             )
         ]
-        assert_close(m(x), want, rel=1e-6)
+        assert_close(m(x), want, rel=3e-6)
         handles[0].remove()
-        assert_close(soon[name], late[name], rel=1e-6)
+        assert_close(soon[name], late[name], rel=3e-6)
     assert {"conv1", "bn1", "maxpool", "layer1.0.conv1", "fc"} <= set(late)
     assert_same_bits(m(x), want)
 

@@ -173,6 +173,8 @@ AVOIDED = [
     ("winograd /2", (3, 64, 14, 14), 64, 3, 2, 1),
     ("winograd /2", (2, 32, 3, 5), 48, 3, 2, 1),
     ("winograd /2", (1, 48, 2, 2), 32, 3, 2, 1),
+    ("winograd 7x7", (2, 3, 20, 14), 8, 7, 2, 3),
+    ("winograd 7x7", (1, 4, 3, 3), 24, 7, 2, 3),
 ]
 
 
@@ -212,11 +214,11 @@ def test_the_fastest_is_used_and_the_choice_can_be_undone(made_up):
     report = model.tune(SHAPE)
     layers = [name for row in report for name in row["layers"]]
     assert all(row["algorithm"] == "direct" for row in report)
-    winograd = {"winograd", "winograd late", "winograd /2"}
+    winograd = {"winograd", "winograd late", "winograd /2", "winograd 7x7"}
     assert {row["default"] for row in report} == {"direct"} | winograd
     rows = {row.layer: row for row in lucid_c.explain(model, SHAPE)}
     assert {name for name, row in rows.items() if row.tuned} == set(layers)
-    assert rows[layers[0]].refusals["winograd"] == "measured, and slower"
+    assert rows[layers[0]].refusals[report[0]["default"]] == "measured, and slower"
     assert used(model, SHAPE) == [row.algorithm for row in rows.values()] != algorithms
     tuned = np.asarray(model(x))
     assert_close(tuned, before, 1e-5)

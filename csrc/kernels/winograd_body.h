@@ -4,12 +4,14 @@
 #define LC_KERNELS_WINOGRAD_BODY_H
 
 #include <stdbool.h>
+#include <string.h>
 
 #define WINO_INLINE static inline __attribute__((always_inline))
 #define WINO_NOINLINE static __attribute__((noinline))
 #define WINO_UNROLL _Pragma("GCC unroll 16")
 
 static const float wino_zeros[9 * LC_VLEN];
+_Static_assert(9 * LC_VLEN >= 13, "a row of pixels of the 7x7 form");
 
 /* t = B^T d, for tiles of 2x2, of 4x4, and of 4x4 with stride 2: there the even ones of nine inputs
  * are transformed, then the odd ones. */
@@ -45,6 +47,24 @@ WINO_INLINE void wino_input9(const lc_v *d, lc_v *t)
     t[6] = d[3];
     t[7] = d[5];
     t[8] = d[7];
+}
+
+WINO_INLINE void wino_input7(const lc_v *d, lc_v *t)
+{
+    const lc_v half = lc_v_set1(0.5f), four = lc_v_set1(4.0f), five = lc_v_set1(5.0f);
+    lc_v a = lc_v_fma(four, d[1], lc_v_fnma(five, d[3], d[5]));
+    lc_v b = lc_v_fma(four, d[0], lc_v_fnma(five, d[2], d[4]));
+    lc_v c = lc_v_fma(four, d[2], lc_v_fnma(five, d[4], d[6]));
+    lc_v p = lc_v_fnma(four, d[1], d[3]), q = lc_v_fnma(four, d[2], d[4]);
+    lc_v r = lc_v_fnma(four, d[3], d[5]), s = lc_v_sub(d[4], d[2]);
+    lc_v u = lc_v_sub(d[3], d[1]), v = lc_v_sub(d[5], d[3]);
+    t[0] = lc_v_fnma(half, b, a);
+    t[1] = lc_v_fma(half, q, lc_v_fnma(half, p, r));
+    t[2] = lc_v_fnma(lc_v_set1(1.5f), q, lc_v_fma(half, p, r));
+    t[3] = lc_v_fma(lc_v_set1(1.5f), s, lc_v_sub(v, u));
+    t[4] = lc_v_fnma(lc_v_set1(2.5f), s, lc_v_add(v, u));
+    t[5] = a;
+    t[6] = lc_v_fnma(half, a, c);
 }
 
 /* y = A^T m */
@@ -88,10 +108,23 @@ WINO_INLINE void wino_output9(const lc_v *m, lc_v *y)
                     lc_v_fma(lc_v_set1(0.125f), m[2], lc_v_add(lc_v_sub(m[8], m[1]), m[4])));
 }
 
+WINO_INLINE void wino_output7(const lc_v *m, lc_v *y)
+{
+    lc_v s = lc_v_add(m[1], m[2]), d = lc_v_sub(m[1], m[2]);
+    lc_v s2 = lc_v_add(m[3], m[4]), d2 = lc_v_sub(m[3], m[4]);
+    y[0] = lc_v_add(lc_v_add(m[0], s), lc_v_add(s2, m[5]));
+    y[1] = lc_v_fma(lc_v_set1(0.5f), m[5], lc_v_fma(lc_v_set1(2.0f), d2, d));
+    y[2] = lc_v_fma(lc_v_set1(0.25f), m[5], lc_v_fma(lc_v_set1(4.0f), s2, s));
+    y[3] = lc_v_fma(lc_v_set1(0.125f), m[5], lc_v_fma(lc_v_set1(8.0f), d2, lc_v_add(d, m[6])));
+}
+
 /* Numbers of a transformed tile along an axis, and outputs. */
 WINO_INLINE int wino_side(const lc_winograd_kind kind)
 {
-    return kind == LC_WINOGRAD_3X3_2X2 ? 4 : kind == LC_WINOGRAD_3X3_S2 ? 9 : 6;
+    return kind == LC_WINOGRAD_3X3_2X2  ? 4
+           : kind == LC_WINOGRAD_3X3_S2 ? 9
+           : kind == LC_WINOGRAD_7X7_S2 ? 7
+                                        : 6;
 }
 
 WINO_INLINE int wino_outputs(const lc_winograd_kind kind)
@@ -105,6 +138,8 @@ WINO_INLINE void wino_input_axis(const lc_winograd_kind kind, const lc_v *d, lc_
         wino_input4(d, t);
     else if (kind == LC_WINOGRAD_3X3_S2)
         wino_input9(d, t);
+    else if (kind == LC_WINOGRAD_7X7_S2)
+        wino_input7(d, t);
     else
         wino_input6(d, t);
 }
@@ -115,6 +150,8 @@ WINO_INLINE void wino_output_axis(const lc_winograd_kind kind, const lc_v *m, lc
         wino_output2(m, y);
     else if (kind == LC_WINOGRAD_3X3_S2)
         wino_output9(m, y);
+    else if (kind == LC_WINOGRAD_7X7_S2)
+        wino_output7(m, y);
     else if (kind == LC_WINOGRAD_3X3_LATE)
         wino_output4_late(m, y);
     else
@@ -135,6 +172,23 @@ WINO_INLINE int wino_position(const lc_winograd_kind kind, int i, int j)
     if (side < 9 || i < 5)
         return i * side + j;
     return j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
+}
+
+/* Along the second axis, and to their positions in V: t[row][column] -> v. */
+WINO_INLINE void wino_input_rows(const lc_winograd_kind kind, const lc_winograd_run *r, lc_v t[][9],
+                                 bool short_rows, bool short_columns, float *v)
+{
+    const int side = wino_side(kind);
+    for (int i = 0; i < side; i++) {
+        lc_v c[9];
+        if (short_rows && wino_last(kind, i))
+            continue;
+        wino_input_axis(kind, t[i], c);
+        WINO_UNROLL
+        for (int j = 0; j < side; j++)
+            if (!wino_last(kind, j) || !short_columns)
+                lc_v_storeu(v + wino_position(kind, i, j) * r->v_pos, c[j]);
+    }
 }
 
 /* The tile whose first input is at row `ih`, column `iw` of the plane x; both may lie outside. Rows
@@ -163,16 +217,7 @@ WINO_INLINE void wino_input_tile(const lc_winograd_kind kind, const lc_winograd_
         for (int i = 0; i < side; i++)
             t[i][j] = c[i];
     }
-    for (int i = 0; i < side; i++) {
-        lc_v c[9];
-        if (short_rows && wino_last(kind, i))
-            continue;
-        wino_input_axis(kind, t[i], c);
-        WINO_UNROLL
-        for (int j = 0; j < side; j++)
-            if (!wino_last(kind, j) || !short_columns)
-                lc_v_storeu(v + wino_position(kind, i, j) * r->v_pos, c[j]);
-    }
+    wino_input_rows(kind, r, t, short_rows, short_columns, v);
 }
 
 /* All tiles of all blocks. */
@@ -203,6 +248,63 @@ static void wino_input_2x2(const lc_winograd_run *r)
 static void wino_input_s2(const lc_winograd_run *r)
 {
     wino_input_tiles(LC_WINOGRAD_3X3_S2, r);
+}
+
+/* --- 7x7, stride 2 */
+
+#define WINO_FOLD 7 /* pairs of rows, of columns, that a tile reads; of the last ones the first */
+
+/* d[row pair][column pair][channel]: the pixels of a tile whose first one, which may lie outside, is
+ * at row `ih`, column `iw` of the planes from x on. */
+WINO_INLINE void wino_fold(const lc_winograd_run *r, const float *x, int64_t channels, int64_t ih,
+                           int64_t iw, float d[][WINO_FOLD][LC_WINOGRAD_MAX_FOLDED])
+{
+    const int reach = 2 * WINO_FOLD - 1;
+    const bool inside = iw >= 0 && iw + reach <= r->w;
+    for (int64_t c = 0; c < channels; c++, x += r->x_blk)
+        for (int i = 0; i < reach; i++) {
+            const bool outside = ih + i < 0 || ih + i >= r->h;
+            const float *row = outside ? NULL : x + (ih + i) * r->x_row;
+            const float *from = outside ? wino_zeros : inside ? row + iw : NULL;
+            float line[2 * WINO_FOLD - 1];
+            if (!from) {
+                for (int j = 0; j < reach; j++)
+                    line[j] = iw + j >= 0 && iw + j < r->w ? row[iw + j] : 0.0f;
+                from = line;
+            }
+            float *to = &d[i / 2][0][c * 4 + i % 2 * 2];
+            WINO_UNROLL
+            for (int j = 0; j < WINO_FOLD - 1; j++)
+                memcpy(to + j * LC_WINOGRAD_MAX_FOLDED, from + 2 * j, 2 * sizeof(float));
+            to[(WINO_FOLD - 1) * LC_WINOGRAD_MAX_FOLDED] = from[reach - 1];
+        }
+}
+
+static void wino_input_7x7(const lc_winograd_run *r)
+{
+    const int64_t channels = ((r->blocks - 1) * LC_VLEN + r->last) / 4;
+    _Alignas(64) float d[WINO_FOLD][WINO_FOLD][LC_WINOGRAD_MAX_FOLDED];
+    memset(d, 0, sizeof d); /* what is not a pixel stays zero */
+    for (int64_t i = 0; i < r->tiles; i++) {
+        const lc_winograd_place *at = &r->place[i];
+        wino_fold(r, r->x + at->n * r->x_image, channels, at->oh * 2 - r->pad[0],
+                  at->ow * 2 - r->pad[1], d);
+        for (int64_t b = 0; b < r->blocks; b++) {
+            lc_v t[WINO_FOLD][9];
+            for (int k = 0; k < WINO_FOLD; k++) {
+                lc_v column[WINO_FOLD], c[WINO_FOLD];
+                WINO_UNROLL
+                for (int j = 0; j < WINO_FOLD; j++)
+                    column[j] = lc_v_loadu(&d[j][k][b * LC_VLEN]);
+                wino_input7(column, c);
+                WINO_UNROLL
+                for (int j = 0; j < WINO_FOLD; j++)
+                    t[j][k] = c[j];
+            }
+            wino_input_rows(LC_WINOGRAD_7X7_S2, r, t, at->rows < 4, at->columns < 4,
+                            r->v + b * r->v_blk + i * LC_VLEN);
+        }
+    }
 }
 
 /* --- 1x1 */
@@ -562,12 +664,18 @@ static void wino_output_s2(const lc_winograd_run *r)
     wino_output_tiles(LC_WINOGRAD_3X3_S2, r);
 }
 
+static void wino_output_7x7(const lc_winograd_run *r)
+{
+    wino_output_tiles(LC_WINOGRAD_7X7_S2, r);
+}
+
 static void wino_fill(lc_winograd_kernels *k)
 {
     k->input[LC_WINOGRAD_3X3] = wino_input;
     k->input[LC_WINOGRAD_3X3_LATE] = wino_input;
     k->input[LC_WINOGRAD_3X3_2X2] = wino_input_2x2;
     k->input[LC_WINOGRAD_3X3_S2] = wino_input_s2;
+    k->input[LC_WINOGRAD_7X7_S2] = wino_input_7x7;
     k->input[LC_WINOGRAD_1X1] = wino_input_1x1;
     k->input[LC_WINOGRAD_1X1_TWICE] = wino_input_1x1_twice;
     for (int i = 0; i < LC_WINOGRAD_KINDS; i++)
@@ -577,6 +685,7 @@ static void wino_fill(lc_winograd_kernels *k)
     k->output[LC_WINOGRAD_3X3_LATE] = wino_output_late;
     k->output[LC_WINOGRAD_3X3_2X2] = wino_output_2x2;
     k->output[LC_WINOGRAD_3X3_S2] = wino_output_s2;
+    k->output[LC_WINOGRAD_7X7_S2] = wino_output_7x7;
     k->output[LC_WINOGRAD_1X1] = wino_output_1x1;
     k->output[LC_WINOGRAD_1X1_TWICE] = wino_output_1x1_twice;
     k->tiles = WINO_PX;

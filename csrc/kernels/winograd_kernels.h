@@ -17,6 +17,11 @@
  *              y[i] = (w[0] x[2i] + w[2] x[2i + 2]) + w[1] x[2i + 1]: F(4, 2) at the points (0, -1,
  *              1/2, 2, infinity) for the even inputs, the odd ones as they are. 81 products do what
  *              144 do, with 36 weights, since the odd ones share theirs.
+ *     7x7 /2   F(4x4, 4x4) at the points (0, +-1, +-2, 1/2, infinity), from a plain input: the taps of
+ *              even and of odd rows and columns are four kernels of 4x4 (a fourth tap of 0), for the
+ *              pixels of even and odd rows and columns, which are taken as channels of their own:
+ *              channel * 4 + row parity * 2 + column parity. 49 products of 4 channels do what 16 x
+ *              49 do.
  *     1x1      Strassen's algorithm in Winograd's form (Winograd 1971), one or two levels: a tile is
  *              two (four) pixels that follow each other in the plane; channels in and out are taken
  *              as two halves (four quarters). 7 products do what 8 do (49 what 64 do).
@@ -46,6 +51,7 @@ typedef enum lc_winograd_kind {
     LC_WINOGRAD_3X3_LATE,
     LC_WINOGRAD_3X3_2X2,
     LC_WINOGRAD_3X3_S2,
+    LC_WINOGRAD_7X7_S2,
     LC_WINOGRAD_1X1,
     LC_WINOGRAD_1X1_TWICE,
     LC_WINOGRAD_KINDS
@@ -59,8 +65,9 @@ typedef struct lc_winograd_form {
     const uint8_t *last; /* of each position: LC_WINOGRAD_LAST_ROW, _COLUMN or both; NULL: 0 */
     int parts;           /* of the channels, in and out: 1; 1x1: 2, 4, and as many pixels a tile */
     int kernel, stride;  /* of the convolution; stride 0: any */
-    int tile;            /* 3x3: outputs of a tile along an axis */
+    int tile;            /* 3x3, 7x7: outputs of a tile along an axis */
     bool late;           /* weights are packed as for direct sums */
+    bool folded;         /* x is plain; its 2x2 pixels are channels */
 } lc_winograd_form;
 extern const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS]; /* kernels.c */
 
@@ -70,6 +77,7 @@ enum { LC_WINOGRAD_LAST_ROW = 1, LC_WINOGRAD_LAST_COLUMN = 2 };
 #define LC_WINOGRAD_TILE 4       /* of LC_WINOGRAD_3X3 */
 #define LC_WINOGRAD_POSITIONS 36 /* of LC_WINOGRAD_3X3 */
 #define LC_WINOGRAD_MAX_POSITIONS 81
+#define LC_WINOGRAD_MAX_FOLDED 16 /* channels of LC_WINOGRAD_7X7_S2, four for each of x */
 /* Channels that are summed in registers before they are added to M: bounds the error, and keeps a
  * chunk of a panel (8 KB with vectors of 8) in the L1 cache. */
 #define LC_WINOGRAD_CHUNK 128
@@ -97,7 +105,7 @@ typedef struct lc_winograd_run {
     const lc_winograd_place *place; /* of each tile */
     lc_winograd_range taking[4];    /* which tiles take part, by form->last */
 
-    const float *x; /* first input block, row 0, column 0 of image 0 */
+    const float *x; /* first input block (folded: channel), row 0, column 0 of image 0 */
     int64_t x_row, x_blk, x_image;
     int64_t h, w, pad[2]; /* of the input; padding above, to the left */
     int64_t stride;       /* 1x1 */

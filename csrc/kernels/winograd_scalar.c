@@ -23,6 +23,20 @@ static void input6(const float *d, int64_t ds, float *t, int64_t ts)
     t[5 * ts] = ((d[5 * ds] - d[3 * ds]) - p) + 1.5f * q;
 }
 
+static void input7(const float *d, int64_t ds, float *t, int64_t ts)
+{
+    const float d1 = d[ds], d2 = d[2 * ds], d3 = d[3 * ds], d4 = d[4 * ds], d5 = d[5 * ds];
+    const float a = (d5 - 5.0f * d3) + 4.0f * d1, b = (d4 - 5.0f * d2) + 4.0f * d[0];
+    const float p = d3 - 4.0f * d1, q = d4 - 4.0f * d2, r = d5 - 4.0f * d3, s = d4 - d2;
+    t[0 * ts] = a - 0.5f * b;
+    t[1 * ts] = (r - 0.5f * p) + 0.5f * q;
+    t[2 * ts] = (r + 0.5f * p) - 1.5f * q;
+    t[3 * ts] = ((d5 - d3) - (d3 - d1)) + 1.5f * s;
+    t[4 * ts] = ((d5 - d3) + (d3 - d1)) - 2.5f * s;
+    t[5 * ts] = a;
+    t[6 * ts] = ((d[6 * ds] - 5.0f * d4) + 4.0f * d2) - 0.5f * a;
+}
+
 /* y = A^T m */
 static void output2(const float *m, int64_t ms, float *y, int64_t ys)
 {
@@ -69,6 +83,16 @@ static void output9(const float *m, int64_t ms, float *y, int64_t ys)
     y[1 * ys] = ((m[6 * ms] - a) + 0.5f * b) + 2.0f * c;
     y[2 * ys] = ((m[7 * ms] + a) + 0.25f * b) + 4.0f * c;
     y[3 * ys] = (((m[8 * ms] - a) + m[4 * ms]) + 0.125f * b) + 8.0f * c;
+}
+
+static void output7(const float *m, int64_t ms, float *y, int64_t ys)
+{
+    const float s = m[1 * ms] + m[2 * ms], d = m[1 * ms] - m[2 * ms], c = m[5 * ms];
+    const float s2 = m[3 * ms] + m[4 * ms], d2 = m[3 * ms] - m[4 * ms];
+    y[0 * ys] = (m[0] + s) + (s2 + c);
+    y[1 * ys] = (d + 2.0f * d2) + 0.5f * c;
+    y[2 * ys] = (s + 4.0f * s2) + 0.25f * c;
+    y[3 * ys] = ((d + m[6 * ms]) + 8.0f * d2) + 0.125f * c;
 }
 
 typedef void axis_fn(const float *from, int64_t from_step, float *to, int64_t to_step);
@@ -127,6 +151,29 @@ static void input_2x2(const lc_winograd_run *r)
 static void input_s2(const lc_winograd_run *r)
 {
     input_tiles(r, 9, input9);
+}
+
+/* 7x7: channel, row parity and column parity are the channels of V. */
+static void input_7x7(const lc_winograd_run *r)
+{
+    const int64_t channels = (r->blocks - 1) * r->block + r->last;
+    for (int64_t i = 0; i < r->tiles; i++) {
+        const lc_winograd_place *at = &r->place[i];
+        const float *x = r->x + at->n * r->x_image;
+        for (int64_t c = 0; c < r->blocks * r->block; c++) {
+            float d[49] = {0}, v[49];
+            for (int k = 0; k < 49 && c < channels; k++) {
+                const int64_t row = 2 * (k / 7) + c / 2 % 2, column = 2 * (k % 7) + c % 2;
+                const int64_t h = at->oh * 2 - r->pad[0] + row, w = at->ow * 2 - r->pad[1] + column;
+                const bool in = h >= 0 && h < r->h && w >= 0 && w < r->w;
+                if (in && row < 13 && column < 13)
+                    d[k] = x[c / 4 * r->x_blk + h * r->x_row + w];
+            }
+            both_axes(input7, 7, 7, d, v);
+            for (int k = 0; k < 49; k++)
+                r->v[k * r->v_pos + c / r->block * r->v_blk + i * r->block + c % r->block] = v[k];
+        }
+    }
 }
 
 /* Strassen: the left factors of the seven products of a = [[a0, a1], [a2, a3]] */
@@ -316,6 +363,11 @@ static void output_s2(const lc_winograd_run *r)
     output_tiles(r, 9, output9);
 }
 
+static void output_7x7(const lc_winograd_run *r)
+{
+    output_tiles(r, 7, output7);
+}
+
 static void output_1x1(const lc_winograd_run *r)
 {
     const int n = r->form->parts;
@@ -359,6 +411,7 @@ void lc_winograd_kernels_fill__scalar(lc_winograd_kernels *k)
     k->input[LC_WINOGRAD_3X3_LATE] = input_3x3;
     k->input[LC_WINOGRAD_3X3_2X2] = input_2x2;
     k->input[LC_WINOGRAD_3X3_S2] = input_s2;
+    k->input[LC_WINOGRAD_7X7_S2] = input_7x7;
     k->input[LC_WINOGRAD_1X1] = input_1x1;
     k->input[LC_WINOGRAD_1X1_TWICE] = input_1x1;
     for (int i = 0; i < LC_WINOGRAD_KINDS; i++)
@@ -368,6 +421,7 @@ void lc_winograd_kernels_fill__scalar(lc_winograd_kernels *k)
     k->output[LC_WINOGRAD_3X3_LATE] = output_late;
     k->output[LC_WINOGRAD_3X3_2X2] = output_2x2;
     k->output[LC_WINOGRAD_3X3_S2] = output_s2;
+    k->output[LC_WINOGRAD_7X7_S2] = output_7x7;
     k->output[LC_WINOGRAD_1X1] = output_1x1;
     k->output[LC_WINOGRAD_1X1_TWICE] = output_1x1;
     k->tiles = 4;

@@ -52,6 +52,10 @@ lc_conv_form lc_conv_form_get(const lc_conv_shape *s)
     }
     const lc_winograd_form *winograd = lc_conv_packed_form((uint32_t)s->algorithm);
     const int64_t parts = winograd ? winograd->parts : 1;
+    if (winograd && winograd->folded) {
+        f.cb = s->block;
+        f.ib = round_up(4 * s->ic, s->block) / s->block;
+    }
     f.panels = (f.ob / parts + 1) / 2;
     f.w_ob = f.ib / parts * (winograd ? winograd->weights : s->kh * s->kw) * f.cb * s->block;
     f.w_floats = f.groups * (winograd ? f.panels * 2 : f.ob) * f.w_ob;
@@ -370,6 +374,40 @@ static void pack_winograd(const pack_prep *p, const panel *n, const lc_pack_lane
             p->kernels->winograd(&f, w, n->weights + c * l->width);
 }
 
+/* u = G f G^T of four kernels of 4x4 (kernels/winograd_kernels.h). A few filters: not worth a kernel of
+ * its own. */
+static void pack_folded(const pack_prep *p, const panel *n, const lc_pack_lanes *l, const float *w)
+{
+    static const double g[7][4] = {{-1. / 2, 0, 0, 0},
+                                   {-1. / 3, -1. / 3, -1. / 3, -1. / 3},
+                                   {1. / 9, -1. / 9, 1. / 9, -1. / 9},
+                                   {1. / 36, 2. / 36, 4. / 36, 8. / 36},
+                                   {-1. / 60, 2. / 60, -4. / 60, 8. / 60},
+                                   {32. / 45, 16. / 45, 8. / 45, 4. / 45},
+                                   {0, 0, 0, 1}};
+    const int64_t pos = p->form.ib * p->form.cb * l->width;
+    memset(n->weights, 0, (size_t)(49 * pos) * sizeof(float));
+    for (int64_t k = 0; k < 4 * p->shape.ic * l->width; k++) {
+        const int64_t channel = k / l->width, i = k % l->width;
+        if (l->lane[i] < 0)
+            continue;
+        const float *taps = w + l->lane[i] + channel / 4 * channel_step(p);
+        double f[4][4] = {{0}}, t[7][4] = {{0}};
+        for (int64_t row = channel / 2 % 2; row < 7; row += 2)
+            for (int64_t column = channel % 2; column < 7; column += 2)
+                f[row / 2][column / 2] = taps[row * 7 + column] * l->scale[i];
+        for (int a = 0; a < 7 * 4; a++)
+            for (int b = 0; b < 4; b++)
+                t[a / 4][a % 4] += g[a / 4][b] * f[b][a % 4];
+        for (int a = 0; a < 7 * 7; a++) {
+            double u = 0;
+            for (int b = 0; b < 4; b++)
+                u += t[a / 7][b] * g[a % 7][b];
+            n->weights[a * pos + k] = (float)u;
+        }
+    }
+}
+
 static void unpack_winograd(const pack_prep *p, const panel *n, const lc_pack_lanes *l, float *w)
 {
     channel_walk k = walk_channels(p);
@@ -415,6 +453,12 @@ static void unpack_strassen(const pack_prep *p, const panel *n, const lc_pack_la
         p->kernels->unstrassen(&t, n->weights + (k - t.n) * l->width, w);
 }
 
+static bool is_folded(const pack_prep *p)
+{
+    const lc_winograd_form *winograd = lc_conv_packed_form((uint32_t)p->shape.algorithm);
+    return winograd && winograd->folded;
+}
+
 static int output_parts(const pack_prep *p)
 {
     const lc_winograd_form *winograd = lc_conv_packed_form((uint32_t)p->shape.algorithm);
@@ -434,6 +478,8 @@ static void pack_panel(const pack_prep *p, const lc_conv_pack_attr *a, const lc_
     }
     if (parts > 1)
         pack_strassen(p, n, l, parts, bind->in[0]);
+    else if (is_folded(p))
+        pack_folded(p, n, l, bind->in[0]);
     else if (lc_conv_packed_form((uint32_t)p->shape.algorithm))
         pack_winograd(p, n, l, bind->in[0]);
     else
@@ -465,6 +511,8 @@ static int unpack_bits(const lc_step *step)
     const pack_prep *p = step->prep;
     if (p->conv.flags & LC_CONV_TRANSPOSED)
         return 0; /* a form for training, where weights are needed anyway */
+    if (is_folded(p))
+        return 0; /* few weights */
     const lc_conv_algorithm algorithm = (lc_conv_algorithm)p->shape.algorithm;
     return !lc_conv_packed_form(algorithm) || algorithm == LC_CONV_WINOGRAD_S2 ? 2 : 4;
 }

@@ -172,20 +172,22 @@ lc_status lc_winograd_prepare(lc_step *step)
                                                 .y = y->layout,
                                                 .block = block,
                                                 .algorithm = (int32_t)a->algorithm});
-    if (p->form.lanes || p->form.cb != block)
+    const lc_winograd_form *form = lc_conv_winograd_form(a->algorithm);
+    if (p->form.lanes || p->form.cb != block || form->folded != (x->layout.block == 1))
         return lc_fail(LC_ERR_RUNTIME, "conv2d: a layout that Winograd's algorithm cannot read");
     lc_winograd_run *r = &p->run;
-    r->form = lc_conv_winograd_form(a->algorithm);
+    r->form = form;
     r->block = block;
     r->stride = a->stride[0];
     r->h = x->dim[2];
     r->w = x->dim[3];
-    r->x_row = r->w * block;
+    r->x_row = r->w * x->layout.block;
     r->x_blk = r->h * r->x_row;
     for (int i = 0; i < 2; i++)
         r->pad[i] = lc_conv_axis_get(a, i, a->kernel[i], 0).pad;
     r->blocks = p->form.ib / r->form->parts;
-    const int64_t padding = p->form.ib * block - x->dim[1] / a->groups;
+    const int64_t channels = x->dim[1] / a->groups * (form->folded ? 4 : 1);
+    const int64_t padding = p->form.ib * block - channels;
     r->last = padding < block ? (int32_t)(block - padding) : block; /* else: within the group too */
     r->oh = y->dim[2];
     r->ow = y->dim[3];
@@ -196,7 +198,7 @@ lc_status lc_winograd_prepare(lc_step *step)
     r->bias_part = p->form.ob / r->form->parts * block;
     p->add = (a->flags & LC_CONV_ADD) != 0;
     p->tiles = y->dim[0] * tiles_of_plane(r);
-    p->x_group = p->form.ib * r->x_blk;
+    p->x_group = (form->folded ? x->dim[1] : p->form.ib) * r->x_blk;
     r->x_image = p->x_group * p->form.groups;
     r->y_image = p->form.ob * r->y_vec * p->form.groups;
     p->slot_each = y->dim[1] / y->layout.groups;

@@ -41,6 +41,10 @@
 #define MIN_TWICE_CHANNELS 256
 #define MIN_TWICE_INPUTS 512
 
+/* 7x7 at stride 2: the input is transformed for these alone. With 64, and pooling after it, 1.85 times
+ * as fast as direct sums with AVX-512 and AVX2 (Zen 4, one thread). */
+#define MIN_7X7_OUTPUTS 16
+
 static bool force_direct;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -130,6 +134,26 @@ static const char *avoid_s2(const conv_layer *l)
     return l->y->dim[2] * l->y->dim[3] < MIN_S2_PIXELS ? "too few pixels" : NULL;
 }
 
+static const char *refuse_folded(const conv_layer *l)
+{
+    const lc_conv2d_attr *a = l->attr;
+    if (l->x->layout.block != 1)
+        return "the input is blocked";
+    if (l->x->dim[1] * 4 > LC_WINOGRAD_MAX_FOLDED)
+        return "too many input channels";
+    if (a->groups != 1)
+        return "groups";
+    for (int i = 0; i < 4; i++)
+        if (a->pad[i] > 6)
+            return "padding is larger than the kernel's reach";
+    return refuse_all();
+}
+
+static const char *avoid_folded(const conv_layer *l)
+{
+    return l->y->dim[1] < MIN_7X7_OUTPUTS ? "too few output channels" : avoid_tiles(l);
+}
+
 static const char *refuse_parts(const conv_layer *l, int64_t parts)
 {
     const lc_conv2d_attr *a = l->attr;
@@ -192,6 +216,7 @@ static const struct {
     {LC_CONV_WINOGRAD_LATE, "winograd late", 3, 1, refuse_tiles, avoid_late},
     {LC_CONV_WINOGRAD, "winograd", 3, 1, refuse_tiles, avoid_tiles},
     {LC_CONV_WINOGRAD_S2, "winograd /2", 3, 2, refuse_tiles, avoid_s2},
+    {LC_CONV_WINOGRAD_7X7, "winograd 7x7", 7, 2, refuse_folded, avoid_folded},
     {LC_CONV_STRASSEN_TWICE, "strassen twice", 1, 0, refuse_strassen_twice, avoid_strassen_twice},
     {LC_CONV_STRASSEN, "strassen", 1, 0, refuse_strassen, avoid_strassen},
     {LC_CONV_DIRECT, "direct", 0, 0, never, never},
@@ -204,7 +229,9 @@ static const char *refusal(const conv_layer *l, int i)
     const lc_conv2d_attr *a = l->attr;
     const int kernel = algorithms[i].kernel, stride = algorithms[i].stride;
     if (kernel && (l->w->dim[2] != kernel || l->w->dim[3] != kernel))
-        return kernel == 3 ? "the kernel is not 3x3" : "the kernel is not 1x1";
+        return kernel == 3   ? "the kernel is not 3x3"
+               : kernel == 7 ? "the kernel is not 7x7"
+                             : "the kernel is not 1x1";
     if (kernel && (a->flags & LC_CONV_TRANSPOSED) && (a->stride[0] != 1 || a->stride[1] != 1))
         return "transposed with a stride";
     if (kernel && (a->stride[0] != a->stride[1] || (stride && a->stride[0] != stride) ||

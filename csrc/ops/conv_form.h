@@ -7,8 +7,9 @@
  *               its own: weights [block][kh][kw][channels per group][block]
  *     winograd  dense, with transformed weights, and zeros in the place of a missing second block:
  *               weights [group][panel][36, 16, 7 or 49 matrices][ib][cb][2 * block]; 1x1
- *               (Strassen): ib and panels are those of a half or quarter of the channels. Late:
- *               the weights of the dense form
+ *               (Strassen): ib and panels are those of a half or quarter of the channels. Folded
+ *               (7x7): ib blocks hold four channels for each of x. Late: the weights of the dense
+ *               form
  *
  * Then the biases, one per padded output channel, from a multiple of 64 bytes on. */
 #ifndef LC_OPS_CONV_FORM_H
@@ -27,6 +28,7 @@ typedef enum lc_conv_algorithm {
     LC_CONV_WINOGRAD_LATE = 1 + LC_WINOGRAD_3X3_LATE,
     LC_CONV_WINOGRAD_2X2 = 1 + LC_WINOGRAD_3X3_2X2,
     LC_CONV_WINOGRAD_S2 = 1 + LC_WINOGRAD_3X3_S2,
+    LC_CONV_WINOGRAD_7X7 = 1 + LC_WINOGRAD_7X7_S2,
     LC_CONV_STRASSEN = 1 + LC_WINOGRAD_1X1,
     LC_CONV_STRASSEN_TWICE = 1 + LC_WINOGRAD_1X1_TWICE
 } lc_conv_algorithm;
@@ -53,8 +55,8 @@ typedef struct lc_conv_shape {
 
 typedef struct lc_conv_form {
     bool lanes;
-    int32_t cb;     /* channels per input block and tap: the block; 1 for plain inputs; channels per
-                       group for lanes */
+    int32_t cb;     /* channels per input block and tap: the block; 1 for plain inputs, unless they
+                       are folded; channels per group for lanes */
     int64_t groups; /* convolutions that are done one by one */
     int64_t ib, ob; /* blocks of each: in, out */
     int64_t panels; /* of each: ceil(ob / 2); of one part where the outputs are taken in parts */

@@ -223,7 +223,8 @@ static float *compute(const wino_data *d, const wino_case *t, const lc_kernels *
     in[0].dim[0] = out.dim[0] = n1 - n0;
     if (add)
         in[n_in - 1].dim[0] = n1 - n0;
-    in[0].layout = lc_layout_blocked(k->block, t->ic, 1);
+    if (!lc_conv_winograd_form(algorithm_of(t))->folded)
+        in[0].layout = lc_layout_blocked(k->block, t->ic, 1);
     out.layout = (lc_layout){k->block, (int32_t)t->y_g};
     lc_op_conv2d.layout(
         &(lc_layout_query){
@@ -358,6 +359,16 @@ static const wino_case cases[] = {
     {1, 16, 10, 7, 16, {2, 2, 2, 2}, 1, R, 1, 2, 0},
     {2, 8, 1, 1, 8, {1, 1, 1, 1}, 1, B | A | R, 1, 2, 0},
     {1, 8, 3, 40, 8, {1, 1, 1, 1}, 1, B, 1, 2, 0},
+    /* 7x7 at stride 2 from plain inputs of one to four channels, short tiles, padding on all sides */
+    {2, 3, 64, 64, 64, {3, 3, 3, 3}, 1, BN | R, 1, 2, LC_CONV_WINOGRAD_7X7},
+    {1, 3, 37, 30, 24, {3, 3, 3, 3}, 1, BN | A | R, 1, 2, LC_CONV_WINOGRAD_7X7},
+    {2, 1, 23, 41, 20, {3, 2, 1, 3}, 1, B | A, 1, 2, LC_CONV_WINOGRAD_7X7},
+    {1, 2, 14, 19, 40, {0, 0, 0, 0}, 1, B | R, 1, 2, LC_CONV_WINOGRAD_7X7},
+    {2, 4, 31, 26, 16, {6, 6, 6, 6}, 1, R, 1, 2, LC_CONV_WINOGRAD_7X7},
+    {1, 4, 12, 7, 33, {6, 0, 5, 1}, 1, A, 3, 2, LC_CONV_WINOGRAD_7X7},
+    {1, 3, 7, 7, 8, {0, 0, 0, 0}, 1, 0, 1, 2, LC_CONV_WINOGRAD_7X7},
+    {2, 3, 1, 1, 8, {3, 3, 3, 3}, 1, B | A | R, 1, 2, LC_CONV_WINOGRAD_7X7},
+    {1, 3, 8, 70, 72, {3, 3, 3, 3}, 1, BN | A | R, 1, 2, LC_CONV_WINOGRAD_7X7},
     /* 1x1: halves and quarters, odd numbers of pixels, strides, several chunks of channels */
     {2, 128, 14, 14, 128, {0}, 1, BN | A | R, 1, 1, LC_CONV_STRASSEN},
     {1, 352, 7, 7, 64, {0}, 1, BN | R, 1, 1, LC_CONV_STRASSEN},
@@ -480,7 +491,8 @@ static void expect_choice(wino_case t, int block, int64_t kernel, lc_conv_algori
         lc_desc_init(&in[0], LC_F32, 4, (int64_t[]){t.n, t.ic, t.h, t.w});
         lc_desc_init(&in[1], LC_F32, 4, (int64_t[]){t.oc, t.ic / t.g, kernel, kernel});
         CHECK(lc_op_conv2d.infer(&a, 2, in, &n_out, &out) == LC_OK);
-        in[0].layout = lc_layout_blocked(block, t.ic, 1);
+        if (kernel < 7 || t.ic > LC_CONV_MAX_PLAIN_CHANNELS)
+            in[0].layout = lc_layout_blocked(block, t.ic, 1);
         out.layout = (lc_layout){block, (int32_t)t.y_g};
         CHECK(lc_conv_choose(&a, in, &out) == want);
         lc_candidate c;
@@ -539,6 +551,29 @@ static void check_choice(void)
     expect_choice(t, 8, 3, LC_CONV_WINOGRAD_S2, NULL);
     t.h = 14;
     expect_choice(t, 8, 3, LC_CONV_DIRECT, "pixels");
+
+    const wino_case stem = {1, 3, 32, 33, 32, {3, 3, 3, 3}, 1, 0, 1, 2, 0};
+    t = stem;
+    expect_choice(t, 8, 7, LC_CONV_WINOGRAD_7X7, NULL);
+    expect_choice(t, 16, 7, LC_CONV_WINOGRAD_7X7, "not 3x3");
+    t.oc = 15;
+    expect_choice(t, 8, 7, LC_CONV_DIRECT, "output channels");
+    t = stem;
+    t.h = t.w = 4;
+    expect_choice(t, 8, 7, LC_CONV_DIRECT, "pixels");
+    t = stem;
+    t.stride = 1;
+    expect_choice(t, 8, 7, LC_CONV_DIRECT, "stride");
+    t = stem;
+    t.p[3] = 7;
+    expect_choice(t, 8, 7, LC_CONV_DIRECT, "padding");
+    t = stem;
+    t.ic = 5;
+    expect_choice(t, 8, 7, LC_CONV_DIRECT, "blocked");
+    t.ic = 3;
+    t.g = 3;
+    t.oc = 33;
+    expect_choice(t, 8, 7, LC_CONV_DIRECT, "groups");
 
     const wino_case flat = {1, 128, 14, 14, 512, {0}, 1, 0, 1, 1, 0};
     t = flat;
@@ -616,7 +651,7 @@ static int64_t check_arranged(lc_winograd_kind kind, int64_t h, int64_t w, int64
 static void check_tiles(void)
 {
     static const lc_winograd_kind kinds[] = {LC_WINOGRAD_3X3, LC_WINOGRAD_3X3_2X2,
-                                             LC_WINOGRAD_3X3_S2};
+                                             LC_WINOGRAD_3X3_S2, LC_WINOGRAD_7X7_S2};
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         const int tile = lc_winograd_forms[kinds[k]].tile;
         for (int64_t h = 1; h < 19; h++)
@@ -632,6 +667,7 @@ static void check_tiles(void)
     CHECK(check_arranged(LC_WINOGRAD_3X3, 8, 7, 4, 4) == 12 * 11);
     CHECK(check_arranged(LC_WINOGRAD_3X3_2X2, 5, 6, 0, 27) == 3 * 11 * 12);
     CHECK(check_arranged(LC_WINOGRAD_3X3_S2, 14, 14, 0, 48) == 3 * 32 * 32);
+    CHECK(check_arranged(LC_WINOGRAD_7X7_S2, 15, 8, 0, 24) == 3 * 27 * 14);
 }
 
 int main(void)
