@@ -30,6 +30,7 @@ typedef struct header {
     size_t bytes;  /* as asked for */
     void *map;     /* the mapping that holds a large block, or NULL */
     size_t mapped; /* its length */
+    bool small;    /* huge pages were slow, so some of it does without */
 } header;
 _Static_assert(sizeof(header) <= LC_ALIGN, "the header must fit in front of a block");
 
@@ -76,8 +77,9 @@ static double cpu_seconds(void)
  * pages take. But some virtual machines give free memory back to their host, in large pieces; then it
  * takes 4 ms until the host has found the pages again (Firecracker), where small pages, from pieces
  * that were never given back, cost what they always do. So a page is touched here and there: loading
- * and first running resnet_50 takes 150 rather than 240 ms in such a machine that was idle before. */
-static void ask_for_huge_pages(char *block, size_t bytes)
+ * and first running resnet_50 takes 150 rather than 240 ms in such a machine that was idle before. Returns
+ * whether all of the block may have them. */
+static bool ask_for_huge_pages(char *block, size_t bytes)
 {
     madvise(block, bytes, MADV_HUGEPAGE); /* advice: that it is refused is no error */
     for (size_t at = 0; at + HUGE_PAGE < bytes && at < SAMPLED_BYTES; at += SAMPLE_EACH) {
@@ -87,8 +89,9 @@ static void ask_for_huge_pages(char *block, size_t bytes)
             continue;
         at += HUGE_PAGE;
         madvise(block + at, bytes - at, MADV_NOHUGEPAGE);
-        return;
+        return false;
     }
+    return true;
 }
 #endif
 
@@ -107,12 +110,13 @@ static void *map_large(size_t bytes)
         munmap(start, (size_t)(front - start));
     if (start + total > end)
         munmap(end, (size_t)(start + total - end));
-#ifdef MADV_HUGEPAGE
-    ask_for_huge_pages(block, body);
-#endif
     header *h = header_of(block);
     h->map = front;
     h->mapped = FRONT_PAGE + body;
+    h->small = false;
+#ifdef MADV_HUGEPAGE
+    h->small = !ask_for_huge_pages(block, body);
+#endif
     return block;
 }
 #endif
@@ -193,6 +197,19 @@ static void advise(void *from, size_t bytes, int advice)
         madvise((void *)begin, end - begin, advice);
 #else
     (void)from, (void)bytes, (void)advice;
+#endif
+}
+
+void lc_filled(void *block)
+{
+#if HAVE_MMAP && defined(MADV_HUGEPAGE)
+    header *h = header_of(block);
+    if (!h->map || !h->small)
+        return;
+    h->small = false;
+    madvise(block, h->mapped - FRONT_PAGE, MADV_HUGEPAGE);
+#else
+    (void)block;
 #endif
 }
 

@@ -22,6 +22,10 @@ void lc_discard(void *from, size_t bytes);
 /* Gets the pages that lie wholly inside, which are about to be written for the first time. Advice:
  * whether or not the system does it, memory may be written. Any part of a block. */
 void lc_prefault(void *from, size_t bytes);
+/* Says that all of a block has been written. If huge pages were too slow to get for that, the system
+ * may join its small pages into huge ones from now on, in its own time (Linux: khugepaged): with
+ * them, models are 1.02 to 1.08 times as fast (Zen 4). One thread at a time. */
+void lc_filled(void *block);
 char *lc_strdup(const char *text);
 
 /* Overflow-checked size arithmetic: false on overflow. */

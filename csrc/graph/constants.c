@@ -224,6 +224,8 @@ static lc_status make(job *jobs, int n, int threads, const lc_run_options *optio
     lc_threads_release(got);
     status = r.scratch ? (lc_status)atomic_load(&r.failed) : LC_ERR_MEMORY;
     lc_free(r.scratch);
+    if (status == LC_OK)
+        lc_storage_filled(jobs[0].blob);
     return status == LC_OK || status == LC_ERR_MEMORY ? status : lc_fail(status, "%s", r.message);
 }
 

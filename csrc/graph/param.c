@@ -126,6 +126,11 @@ done:
     return status;
 }
 
+void lc_storage_filled(const lc_storage *s)
+{
+    lc_filled(s->slab ? s->slab->data : s->data);
+}
+
 lc_storage *lc_storage_retain(lc_storage *s)
 {
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);

@@ -21,6 +21,8 @@ lc_status lc_storage_create(size_t bytes, lc_storage **out); /* contents undefin
 lc_status lc_storage_create_copy(const void *data, size_t bytes, lc_storage **out);
 /* n storages in one block of memory; each gives its pages back on its own. All or none. */
 lc_status lc_storage_create_many(int n, const size_t *bytes, lc_storage **out);
+/* Of one of them: that all of them have been written. */
+void lc_storage_filled(const lc_storage *s);
 lc_storage *lc_storage_retain(lc_storage *s);
 void lc_storage_release(lc_storage *s); /* NULL-safe */
 size_t lc_storage_bytes(const lc_storage *s);

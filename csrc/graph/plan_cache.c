@@ -194,6 +194,7 @@ lc_status lc_execution_acquire(lc_plan *plan, lc_execution **out)
     }
     lc_lock_give(LC_LOCK_PLANS);
     if (e) {
+        lc_filled(e->arena); /* in an earlier run */
         *out = e;
         return LC_OK;
     }

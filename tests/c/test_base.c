@@ -157,7 +157,8 @@ static void test_mem_pages(void)
     CHECK(rss0 <= 0 || rss0 - rss1 > 30L << 20);
     CHECK(p[0] == 2 && p[from - 1] == 2 && p[from] == 2 && p[end] == 2 && p[bytes - 1] == 2);
     memset(p, 3, bytes);
-    CHECK(p[bytes / 2] == 3);
+    lc_filled(p);
+    CHECK(p[0] == 3 && p[bytes / 2] == 3 && p[bytes - 1] == 3);
     lc_prefault(p, 0);
     lc_discard(p, 0);
     lc_free(p);
