@@ -19,6 +19,15 @@
 #define HAVE_MMAP 0
 #endif
 
+/* What a system does not know is not asked for. */
+#define NO_ADVICE (-1)
+#ifndef MADV_DONTNEED
+#define MADV_DONTNEED NO_ADVICE
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE NO_ADVICE
+#endif
+
 #define LARGE                                                                                      \
     ((size_t)4 << 20) /* from here on blocks are mapped: they go back to the OS when freed */
 #define HUGE_PAGE ((size_t)2 << 20)
@@ -77,8 +86,8 @@ static double cpu_seconds(void)
  * pages take. But some virtual machines give free memory back to their host, in large pieces; then it
  * takes 4 ms until the host has found the pages again (Firecracker), where small pages, from pieces
  * that were never given back, cost what they always do. So a page is touched here and there: loading
- * and first running resnet_50 takes 150 rather than 240 ms in such a machine that was idle before. Returns
- * whether all of the block may have them. */
+ * and first running resnet_50 takes 150 rather than 240 ms in such a machine that was idle before.
+ * Returns whether all of the block may have them. */
 static bool ask_for_huge_pages(char *block, size_t bytes)
 {
     madvise(block, bytes, MADV_HUGEPAGE); /* advice: that it is refused is no error */
@@ -186,18 +195,30 @@ void lc_free(void *block)
     free(h);
 }
 
-/* Of the pages that lie wholly inside. */
+/* Advice on the pages that lie wholly inside. */
 static void advise(void *from, size_t bytes, int advice)
 {
 #if HAVE_MMAP
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     const uintptr_t begin = ((uintptr_t)from + page - 1) / page * page;
     const uintptr_t end = ((uintptr_t)from + bytes) / page * page;
-    if (begin < end)
+    if (advice != NO_ADVICE && begin < end)
         madvise((void *)begin, end - begin, advice);
 #else
     (void)from, (void)bytes, (void)advice;
 #endif
+}
+
+void lc_discard(void *from, size_t bytes)
+{
+    advise(from, bytes, MADV_DONTNEED);
+}
+
+/* Where pages are small, this takes three quarters of the time of a fault for each (AMD Zen 4 in a
+ * virtual machine). Linux 5.14 and later; others refuse. */
+void lc_prefault(void *from, size_t bytes)
+{
+    advise(from, bytes, MADV_POPULATE_WRITE);
 }
 
 void lc_filled(void *block)
@@ -210,26 +231,6 @@ void lc_filled(void *block)
     madvise(block, h->mapped - FRONT_PAGE, MADV_HUGEPAGE);
 #else
     (void)block;
-#endif
-}
-
-void lc_discard(void *from, size_t bytes)
-{
-#ifdef MADV_DONTNEED
-    advise(from, bytes, MADV_DONTNEED);
-#else
-    (void)from, (void)bytes;
-#endif
-}
-
-/* Where pages are small, this takes three quarters of the time of a fault for each (AMD Zen 4 in a
- * virtual machine). Linux 5.14 and later; others refuse. */
-void lc_prefault(void *from, size_t bytes)
-{
-#ifdef MADV_POPULATE_WRITE
-    advise(from, bytes, MADV_POPULATE_WRITE);
-#else
-    (void)from, (void)bytes;
 #endif
 }
 

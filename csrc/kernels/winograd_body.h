@@ -174,23 +174,6 @@ WINO_INLINE int wino_position(const lc_winograd_kind kind, int i, int j)
     return j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
 }
 
-/* Along the second axis, and to their positions in V: t[row][column] -> v. */
-WINO_INLINE void wino_input_rows(const lc_winograd_kind kind, const lc_winograd_run *r, lc_v t[][9],
-                                 bool short_rows, bool short_columns, float *v)
-{
-    const int side = wino_side(kind);
-    for (int i = 0; i < side; i++) {
-        lc_v c[9];
-        if (short_rows && wino_last(kind, i))
-            continue;
-        wino_input_axis(kind, t[i], c);
-        WINO_UNROLL
-        for (int j = 0; j < side; j++)
-            if (!wino_last(kind, j) || !short_columns)
-                lc_v_storeu(v + wino_position(kind, i, j) * r->v_pos, c[j]);
-    }
-}
-
 /* The tile whose first input is at row `ih`, column `iw` of the plane x; both may lie outside. Rows
  * outside are read from an array of zeros, columns outside need no transform. */
 WINO_INLINE void wino_input_tile(const lc_winograd_kind kind, const lc_winograd_run *r,
@@ -217,7 +200,16 @@ WINO_INLINE void wino_input_tile(const lc_winograd_kind kind, const lc_winograd_
         for (int i = 0; i < side; i++)
             t[i][j] = c[i];
     }
-    wino_input_rows(kind, r, t, short_rows, short_columns, v);
+    for (int i = 0; i < side; i++) {
+        lc_v c[9];
+        if (short_rows && wino_last(kind, i))
+            continue;
+        wino_input_axis(kind, t[i], c);
+        WINO_UNROLL
+        for (int j = 0; j < side; j++)
+            if (!wino_last(kind, j) || !short_columns)
+                lc_v_storeu(v + wino_position(kind, i, j) * r->v_pos, c[j]);
+    }
 }
 
 /* All tiles of all blocks. */
@@ -253,11 +245,12 @@ static void wino_input_s2(const lc_winograd_run *r)
 /* --- 7x7, stride 2 */
 
 #define WINO_FOLD 7 /* pairs of rows, of columns, that a tile reads; of the last ones the first */
+#define WINO_FOLD_PLANE (WINO_FOLD * WINO_FOLD * LC_VLEN)
 
-/* d[row pair][column pair][channel]: the pixels of a tile whose first one, which may lie outside, is
- * at row `ih`, column `iw` of the planes from x on. */
+/* d[block][row pair][column pair][lane]: the pixels of a tile whose first one, which may lie outside,
+ * is at row `ih`, column `iw` of the planes from x on. */
 WINO_INLINE void wino_fold(const lc_winograd_run *r, const float *x, int64_t channels, int64_t ih,
-                           int64_t iw, float d[][WINO_FOLD][LC_WINOGRAD_MAX_FOLDED])
+                           int64_t iw, float *d)
 {
     const int reach = 2 * WINO_FOLD - 1;
     const bool inside = iw >= 0 && iw + reach <= r->w;
@@ -272,38 +265,30 @@ WINO_INLINE void wino_fold(const lc_winograd_run *r, const float *x, int64_t cha
                     line[j] = iw + j >= 0 && iw + j < r->w ? row[iw + j] : 0.0f;
                 from = line;
             }
-            float *to = &d[i / 2][0][c * 4 + i % 2 * 2];
+            float *to = d + c * 4 / LC_VLEN * WINO_FOLD_PLANE + i / 2 * WINO_FOLD * LC_VLEN +
+                        c * 4 % LC_VLEN + i % 2 * 2;
             WINO_UNROLL
             for (int j = 0; j < WINO_FOLD - 1; j++)
-                memcpy(to + j * LC_WINOGRAD_MAX_FOLDED, from + 2 * j, 2 * sizeof(float));
-            to[(WINO_FOLD - 1) * LC_WINOGRAD_MAX_FOLDED] = from[reach - 1];
+                memcpy(to + j * LC_VLEN, from + 2 * j, 2 * sizeof(float));
+            to[(WINO_FOLD - 1) * LC_VLEN] = from[reach - 1];
         }
 }
 
 static void wino_input_7x7(const lc_winograd_run *r)
 {
     const int64_t channels = ((r->blocks - 1) * LC_VLEN + r->last) / 4;
-    _Alignas(64) float d[WINO_FOLD][WINO_FOLD][LC_WINOGRAD_MAX_FOLDED];
+    _Alignas(64) float d[LC_WINOGRAD_MAX_FOLDED / LC_VLEN * WINO_FOLD_PLANE];
+    lc_winograd_run folded = *r; /* a blocked input that is one tile */
+    folded.h = folded.w = WINO_FOLD;
+    folded.x_row = WINO_FOLD * LC_VLEN;
     memset(d, 0, sizeof d); /* what is not a pixel stays zero */
     for (int64_t i = 0; i < r->tiles; i++) {
         const lc_winograd_place *at = &r->place[i];
         wino_fold(r, r->x + at->n * r->x_image, channels, at->oh * 2 - r->pad[0],
                   at->ow * 2 - r->pad[1], d);
-        for (int64_t b = 0; b < r->blocks; b++) {
-            lc_v t[WINO_FOLD][9];
-            for (int k = 0; k < WINO_FOLD; k++) {
-                lc_v column[WINO_FOLD], c[WINO_FOLD];
-                WINO_UNROLL
-                for (int j = 0; j < WINO_FOLD; j++)
-                    column[j] = lc_v_loadu(&d[j][k][b * LC_VLEN]);
-                wino_input7(column, c);
-                WINO_UNROLL
-                for (int j = 0; j < WINO_FOLD; j++)
-                    t[j][k] = c[j];
-            }
-            wino_input_rows(LC_WINOGRAD_7X7_S2, r, t, at->rows < 4, at->columns < 4,
-                            r->v + b * r->v_blk + i * LC_VLEN);
-        }
+        for (int64_t b = 0; b < r->blocks; b++)
+            wino_input_tile(LC_WINOGRAD_7X7_S2, &folded, d + b * WINO_FOLD_PLANE, 0, 0,
+                            at->rows < 4, at->columns < 4, r->v + b * r->v_blk + i * LC_VLEN);
     }
 }
 

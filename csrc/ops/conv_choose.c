@@ -71,11 +71,11 @@ static int64_t least_channels(const conv_layer *l)
     return (in < out ? in : out) / l->attr->groups;
 }
 
-/* Of Winograd's algorithm, in both directions. */
-static const char *refuse_padding(const conv_layer *l)
+/* Of Winograd's algorithm, in both directions; reach: of the kernel, beyond its first tap. */
+static const char *refuse_padding(const conv_layer *l, int64_t reach)
 {
     for (int i = 0; i < 4; i++)
-        if (l->attr->pad[i] > 2)
+        if (l->attr->pad[i] > reach)
             return "padding is larger than the kernel's reach";
     return NULL;
 }
@@ -92,7 +92,7 @@ static const char *refuse_groups(const conv_layer *l)
 /* What keeps all forms of Winograd's convolution from a layer. */
 static const char *refuse_tiles(const conv_layer *l)
 {
-    const char *why = refuse_padding(l);
+    const char *why = refuse_padding(l, 2);
     if (!why && l->x->layout.block == 1)
         why = "the input is not blocked";
     if (!why)
@@ -136,17 +136,14 @@ static const char *avoid_s2(const conv_layer *l)
 
 static const char *refuse_folded(const conv_layer *l)
 {
-    const lc_conv2d_attr *a = l->attr;
     if (l->x->layout.block != 1)
         return "the input is blocked";
     if (l->x->dim[1] * 4 > LC_WINOGRAD_MAX_FOLDED)
         return "too many input channels";
-    if (a->groups != 1)
+    if (l->attr->groups != 1)
         return "groups";
-    for (int i = 0; i < 4; i++)
-        if (a->pad[i] > 6)
-            return "padding is larger than the kernel's reach";
-    return refuse_all();
+    const char *why = refuse_padding(l, 6);
+    return why ? why : refuse_all();
 }
 
 static const char *avoid_folded(const conv_layer *l)
@@ -310,7 +307,7 @@ static const char *refuse_grad_tiles(const conv_layer *l)
     const lc_conv2d_attr *a = l->attr;
     if (a->stride[0] != 1 || a->stride[1] != 1 || a->dilation[0] != 1 || a->dilation[1] != 1)
         return "stride or dilation is not 1";
-    const char *why = refuse_padding(l);
+    const char *why = refuse_padding(l, 2);
     if (!why)
         why = refuse_groups(l);
     if (!why && images_times(l, LC_WINOGRAD_TILE) < MIN_ALL_TILES)
