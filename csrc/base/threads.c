@@ -63,10 +63,11 @@ typedef struct choice {
 static atomic_int in_force; /* a packed choice */
 static atomic_int in_use;   /* threads that acquire has given out */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_mutex_t locks[LC_LOCK_COUNT] = {
-    PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER,
-    PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
-_Static_assert(LC_LOCK_COUNT == 6, "one initializer for each lock");
+static pthread_mutex_t locks[LC_LOCK_COUNT] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER,
+                                               PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER,
+                                               PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER,
+                                               PTHREAD_MUTEX_INITIALIZER};
+_Static_assert(LC_LOCK_COUNT == 7, "one initializer for each lock");
 
 static void pack(choice c)
 {

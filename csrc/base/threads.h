@@ -50,6 +50,7 @@ const char *lc_threads_backend(void); /* "openmp" or "serial" */
  * runs, nor while waiting for a lock of the host language, which a thread that forks may hold. */
 typedef enum lc_lock {
     LC_LOCK_PLANS = 0,
+    LC_LOCK_PIECES,
     LC_LOCK_PACKS,
     LC_LOCK_THREADS,
     LC_LOCK_MODEL,

@@ -89,7 +89,7 @@ PyArrayObject *lcpy_new_array(const lc_desc *d)
 static void end_loan(PyObject *capsule)
 {
     lc_storage *storage = PyCapsule_GetPointer(capsule, LOAN);
-    lc_storage_give_back(storage, NULL);
+    lc_storage_give_back(storage, NULL, NULL);
     lc_storage_release(storage);
 }
 
@@ -100,7 +100,7 @@ PyObject *lcpy_storage_array(lc_storage *storage, const lc_desc *d, int writable
     if (lcpy_check(lc_storage_borrow(storage, &data)) == 0) {
         capsule = PyCapsule_New(storage, LOAN, end_loan);
         if (!capsule)
-            lc_storage_give_back(storage, NULL);
+            lc_storage_give_back(storage, NULL, NULL);
     }
     if (!capsule) {
         lc_storage_release(storage);

@@ -239,6 +239,20 @@ static PyObject *fresh(PyObject *module, PyObject *arg)
     return list;
 }
 
+static PyObject *prefault(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    if (!PyArray_Check(arg) || !PyArray_IS_C_CONTIGUOUS((PyArrayObject *)arg) ||
+        !PyArray_ISWRITEABLE((PyArrayObject *)arg)) {
+        PyErr_SetString(PyExc_TypeError, "a C-contiguous, writable array is expected");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    lc_prefault(PyArray_DATA((PyArrayObject *)arg), (size_t)PyArray_NBYTES((PyArrayObject *)arg));
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
 static PyObject *commit(PyObject *module, PyObject *arg)
 {
     (void)module;
@@ -384,6 +398,8 @@ PyMethodDef lcpy_config_methods[] = {
      "roofline(threads) -> (flops per second, bytes per second, threads), measured once each"},
     {"fresh", fresh, METH_O,
      "fresh([parameter, ...]) -> arrays of their shapes, to be filled and committed."},
+    {"prefault", prefault, METH_O,
+     "prefault(array): gets the memory pages of an array that is about to be filled."},
     {"commit", commit, METH_O,
      "commit([(parameter, array), ...]): adopts the arrays as contents, all or none."},
     {"new_param", new_param, METH_VARARGS, "new_param(array, buffer=False)"},

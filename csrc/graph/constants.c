@@ -1,7 +1,7 @@
 /* Constants of a plan: packed weights. They are found on their parameters, or made: all that are
  * missing in one parallel region, in which threads take pieces of about the same number of bytes, the
- * largest constants first. As soon as one is ready, its weights are reduced to their residue: so the
- * process never holds all weights twice. */
+ * largest constants first. As soon as one is ready, its weights are reduced to their residue, and
+ * their memory is there for the next ones: so the process never holds all weights twice. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/threads.h"
 #include "graph/plan.h"
+#include "graph/space.h"
 
 #define MAX_IN 16
 #define PIECE_BYTES (256 << 10)
@@ -25,8 +26,9 @@ typedef struct job {
     const void *in[MAX_IN];
     int borrowed;
     uint64_t stamps[MAX_IN];
-    lc_storage *blob;
+    lc_storage *blob; /* NULL until the first piece is taken */
     void *out;
+    bool used;                       /* `out` lies in memory that was in use before */
     lc_residue *residue;             /* of input 0, or NULL */
     int64_t items_each, first_piece; /* items of a piece; number of the first piece */
     atomic_int_least64_t items_left;
@@ -37,7 +39,11 @@ typedef struct pack_run {
     job *jobs; /* in order of size */
     int n_jobs;
     int64_t n_pieces;
-    atomic_int_least64_t next_piece;
+    /* guarded by LC_LOCK_PIECES */
+    int64_t next_piece;
+    int next_job; /* the one that the next piece is of, or one before it */
+    lc_spaces spaces;
+    /* */
     size_t scratch_bytes; /* per thread */
     unsigned char *scratch;
     const lc_run_options *options;
@@ -66,20 +72,53 @@ static void check_stop(pack_run *r)
         fail(r, lc_fail(LC_ERR_INTERRUPTED, "interrupted"));
 }
 
-/* All items are packed: the weights may go. */
-static void finish_job(job *j)
+/* Finds memory for what the job makes. */
+static lc_status place(pack_run *r, job *j)
 {
-    lc_residue *r = j->residue;
-    j->residue = NULL;
-    if (r && !lc_residue_finish(r)) {
-        lc_residue_destroy(r);
-        r = NULL;
+    LC_TRY(lc_spaces_take(&r->spaces, j->bytes, &j->blob, &j->used));
+    j->out = lc_storage_data(j->blob);
+    if (j->residue)
+        lc_residue_bind(j->residue, j->blob);
+    return LC_OK;
+}
+
+/* The next piece and the job that it is of, which has memory then; false if there is none. */
+static bool take_piece(pack_run *r, job **out, int64_t *piece)
+{
+    lc_status status = LC_OK;
+    lc_lock_take(LC_LOCK_PIECES);
+    *piece = r->next_piece;
+    const bool more = *piece < r->n_pieces && atomic_load(&r->failed) == LC_OK;
+    if (more) {
+        r->next_piece++;
+        while (r->next_job + 1 < r->n_jobs && r->jobs[r->next_job + 1].first_piece <= *piece)
+            r->next_job++;
+        *out = &r->jobs[r->next_job];
+        if (!(*out)->blob && (status = place(r, *out)) != LC_OK)
+            fail(r, status);
     }
-    lc_storage_give_back(j->source[0], r);
+    lc_lock_give(LC_LOCK_PIECES);
+    return more && status == LC_OK;
+}
+
+/* All items are packed: the weights may go. */
+static void finish_job(pack_run *r, job *j)
+{
+    lc_residue *residue = j->residue;
+    lc_space left;
+    j->residue = NULL;
+    if (residue && !lc_residue_finish(residue)) {
+        lc_residue_destroy(residue);
+        residue = NULL;
+    }
+    lc_storage_give_back(j->source[0], residue, &left);
     for (int k = 1; k < j->borrowed; k++)
-        lc_storage_give_back(j->source[k], NULL);
+        lc_storage_give_back(j->source[k], NULL, NULL);
     j->borrowed = 0;
     j->ready = true;
+    lc_lock_take(LC_LOCK_PIECES);
+    lc_spaces_add(&r->spaces, left);
+    lc_lock_give(LC_LOCK_PIECES);
 }
 
 static void pack_piece(pack_run *r, job *j, int64_t piece, unsigned char *scratch)
@@ -89,7 +128,9 @@ static void pack_piece(pack_run *r, job *j, int64_t piece, unsigned char *scratc
     void *out[1] = {j->out};
     const lc_bind bind = {.in = j->in, .out = out, .scratch = scratch};
     const size_t item_bytes = j->bytes / (size_t)items;
-    lc_prefault((char *)j->out + item_bytes * (size_t)begin, item_bytes * (size_t)(end - begin));
+    if (!j->used)
+        lc_prefault((char *)j->out + item_bytes * (size_t)begin,
+                    item_bytes * (size_t)(end - begin));
     lc_status status = j->step->op->run(j->step, &bind, 0, begin, end);
     if (status != LC_OK) {
         fail(r, status);
@@ -98,7 +139,7 @@ static void pack_piece(pack_run *r, job *j, int64_t piece, unsigned char *scratc
     if (j->residue)
         lc_residue_add(j->residue, j->in[0], begin, end, (float *)(void *)scratch);
     if (atomic_fetch_sub(&j->items_left, end - begin) == end - begin)
-        finish_job(j);
+        finish_job(r, j);
 }
 
 static void team_main(void *ctx, int tid, int team)
@@ -106,14 +147,10 @@ static void team_main(void *ctx, int tid, int team)
     (void)team;
     pack_run *r = ctx;
     unsigned char *scratch = r->scratch + (size_t)tid * r->scratch_bytes;
-    int at = 0;
-    while (atomic_load_explicit(&r->failed, memory_order_relaxed) == LC_OK) {
-        const int64_t piece = atomic_fetch_add(&r->next_piece, 1);
-        if (piece >= r->n_pieces)
-            break;
-        while (at + 1 < r->n_jobs && r->jobs[at + 1].first_piece <= piece)
-            at++;
-        pack_piece(r, &r->jobs[at], piece, scratch);
+    job *j;
+    int64_t piece;
+    while (take_piece(r, &j, &piece)) {
+        pack_piece(r, j, piece, scratch);
         if (tid == 0)
             check_stop(r);
     }
@@ -161,23 +198,6 @@ static bool makes_the_same(const job *a, const job *b)
            memcmp(a->stamps, b->stamps, (size_t)a->step->n_in * sizeof *a->stamps) == 0;
 }
 
-static lc_status make_blobs(job *jobs, int n)
-{
-    size_t *bytes = lc_alloc((size_t)n * (sizeof *bytes + sizeof(lc_storage *)));
-    if (!bytes)
-        return LC_ERR_MEMORY;
-    lc_storage **blobs = (lc_storage **)(void *)(bytes + n);
-    for (int i = 0; i < n; i++)
-        bytes[i] = jobs[i].bytes;
-    lc_status status = lc_storage_create_many(n, bytes, blobs);
-    for (int i = 0; i < n && status == LC_OK; i++) {
-        jobs[i].blob = blobs[i];
-        jobs[i].out = lc_storage_data(blobs[i]);
-    }
-    lc_free(bytes);
-    return status;
-}
-
 static lc_status borrow_inputs(job *j)
 {
     for (; j->borrowed < j->step->n_in; j->borrowed++) {
@@ -188,45 +208,59 @@ static lc_status borrow_inputs(job *j)
     return LC_OK;
 }
 
+/* Prepares a job, whose pieces come next, and finds what it wants of scratch memory. */
+static lc_status prepare(pack_run *r, job *j)
+{
+    const int64_t items = j->step->items[0], pieces = (int64_t)(j->bytes / PIECE_BYTES) + 1;
+    size_t scratch = j->step->thread_bytes;
+    LC_TRY(borrow_inputs(j));
+    if (lc_storage_wants_residue(j->source[0]))
+        LC_TRY(lc_residue_create(j->step, j->in, &j->residue));
+    if (j->residue && lc_residue_scratch(j->residue) * sizeof(float) > scratch)
+        scratch = lc_residue_scratch(j->residue) * sizeof(float);
+    if (scratch > r->scratch_bytes)
+        r->scratch_bytes = scratch;
+    j->items_each = items / pieces + 1;
+    j->first_piece = r->n_pieces;
+    atomic_init(&j->items_left, items);
+    r->n_pieces += (items + j->items_each - 1) / j->items_each;
+    return lc_spaces_expect(&r->spaces, j->bytes);
+}
+
 /* Makes what jobs[0 .. n) ask for; blobs are in the jobs afterwards, whatever the status. */
 static lc_status make(job *jobs, int n, int threads, const lc_run_options *options)
 {
     pack_run r = {.jobs = jobs, .n_jobs = n, .options = options};
-    lc_status status;
-    size_t total = 0, scratch = 0;
+    lc_status status = LC_OK;
+    size_t total = 0;
+    int got;
     atomic_init(&r.failed, LC_OK);
-    atomic_init(&r.next_piece, 0);
-    LC_TRY(make_blobs(jobs, n));
     for (int i = 0; i < n; i++) {
-        job *j = &jobs[i];
-        const int64_t items = j->step->items[0], pieces = (int64_t)(j->bytes / PIECE_BYTES) + 1;
-        LC_TRY(borrow_inputs(j));
-        if (lc_storage_wants_residue(j->source[0]))
-            LC_TRY(lc_residue_create(j->step, j->in, j->blob, &j->residue));
-        j->items_each = items / pieces + 1;
-        j->first_piece = r.n_pieces;
-        atomic_init(&j->items_left, items);
-        r.n_pieces += (items + j->items_each - 1) / j->items_each;
-        total += j->bytes;
-        if (j->step->thread_bytes > scratch)
-            scratch = j->step->thread_bytes;
-        if (j->residue && lc_residue_scratch(j->residue) * sizeof(float) > scratch)
-            scratch = lc_residue_scratch(j->residue) * sizeof(float);
-        if (items == 0)
-            finish_job(j);
+        LC_TRY_GOTO(prepare(&r, &jobs[i]), done);
+        total += jobs[i].bytes;
     }
-    r.scratch_bytes = (scratch + LC_ALIGN - 1) / LC_ALIGN * LC_ALIGN;
+    for (int i = 0; i < n; i++)
+        if (jobs[i].step->items[0] == 0) {
+            LC_TRY_GOTO(place(&r, &jobs[i]), done);
+            finish_job(&r, &jobs[i]);
+        }
+    r.scratch_bytes = (r.scratch_bytes + LC_ALIGN - 1) / LC_ALIGN * LC_ALIGN;
     r.next_check = lc_seconds() + STOP_CHECK_SECONDS;
-    const int got = lc_threads_acquire(total < TEAM_BYTES ? 1 : threads);
+    got = lc_threads_acquire(total < TEAM_BYTES ? 1 : threads);
     r.scratch = lc_alloc(r.scratch_bytes * (size_t)got);
-    if (r.scratch)
+    if (!r.scratch)
+        status = LC_ERR_MEMORY;
+    else
         lc_parallel(got, team_main, &r);
     lc_threads_release(got);
-    status = r.scratch ? (lc_status)atomic_load(&r.failed) : LC_ERR_MEMORY;
     lc_free(r.scratch);
-    if (status == LC_OK)
-        lc_storage_filled(jobs[0].blob);
-    return status == LC_OK || status == LC_ERR_MEMORY ? status : lc_fail(status, "%s", r.message);
+    if (atomic_load(&r.failed) != LC_OK)
+        status = lc_fail((lc_status)atomic_load(&r.failed), "%s", r.message);
+    for (int i = 0; i < n && status == LC_OK; i++)
+        lc_storage_filled(jobs[i].blob);
+done:
+    lc_spaces_clear(&r.spaces);
+    return status;
 }
 
 /* Ends all loans, and what else a job holds. */
@@ -234,7 +268,7 @@ static void drop_job(job *j)
 {
     lc_residue_destroy(j->residue);
     for (int k = 0; k < j->borrowed; k++)
-        lc_storage_give_back(j->source[k], NULL);
+        lc_storage_give_back(j->source[k], NULL, NULL);
     lc_storage_release(j->blob);
 }
 

@@ -87,42 +87,43 @@ lc_status lc_storage_create_copy(const void *data, size_t bytes, lc_storage **ou
 #define PAGE ((size_t)4096)
 #define MIN_PART (16 * PAGE)
 
-/* Where a part that follows `at` begins and ends. */
-static bool place_part(size_t *at, size_t bytes, size_t *end)
+bool lc_space_bytes(size_t bytes, size_t *taken)
 {
-    if (!lc_size_add(*at, PAGE - 1, at))
-        return false;
-    *at -= *at % PAGE;
-    return lc_size_add(*at, bytes, end);
+    const bool fits = lc_size_add(bytes, PAGE - 1, taken);
+    *taken -= *taken % PAGE;
+    return fits;
+}
+
+lc_status lc_space_take(lc_space *space, size_t bytes, lc_storage **out)
+{
+    size_t taken;
+    (void)lc_space_bytes(bytes, &taken);
+    LC_TRY(lc_storage_adopt(space->data, bytes, NULL, NULL, out));
+    (*out)->slab = lc_storage_retain(space->slab);
+    space->data = (char *)space->data + taken;
+    space->bytes -= taken;
+    return LC_OK;
 }
 
 lc_status lc_storage_create_many(int n, const size_t *bytes, lc_storage **out)
 {
-    size_t at = 0;
-    lc_storage *slab;
-    for (int i = 0; i < n; i++)
-        if (bytes[i] >= MIN_PART && !place_part(&at, bytes[i], &at))
+    lc_space slab = {0};
+    for (int i = 0; i < n; i++) {
+        size_t pages;
+        if (bytes[i] >= MIN_PART &&
+            !(lc_space_bytes(bytes[i], &pages) && lc_size_add(slab.bytes, pages, &slab.bytes)))
             return lc_fail(LC_ERR_MEMORY, "%d arrays exceed the address space", n);
-    LC_TRY(lc_storage_create(at, &slab));
+    }
+    LC_TRY(lc_storage_create(slab.bytes, &slab.slab));
+    slab.data = slab.slab->data;
     lc_status status = LC_OK;
     int made = 0;
-    at = 0;
-    for (; made < n; made++) {
-        size_t end;
-        if (bytes[made] < MIN_PART) {
-            LC_TRY_GOTO(lc_storage_create(bytes[made], &out[made]), done);
-            continue;
-        }
-        (void)place_part(&at, bytes[made], &end);
-        LC_TRY_GOTO(lc_storage_adopt((char *)slab->data + at, bytes[made], NULL, NULL, &out[made]),
-                    done);
-        out[made]->slab = lc_storage_retain(slab);
-        at = end;
-    }
-done:
+    for (; made < n && status == LC_OK; made += status == LC_OK)
+        status = bytes[made] < MIN_PART ? lc_storage_create(bytes[made], &out[made])
+                                        : lc_space_take(&slab, bytes[made], &out[made]);
     while (status != LC_OK && made > 0)
         lc_storage_release(out[--made]);
-    lc_storage_release(slab);
+    lc_storage_release(slab.slab);
     return status;
 }
 
@@ -137,14 +138,22 @@ lc_storage *lc_storage_retain(lc_storage *s)
     return s;
 }
 
-static void free_contents(void *data, size_t bytes, lc_storage *slab)
+void lc_space_drop(lc_space space)
 {
-    if (!slab) {
-        lc_free(data);
+    if (!space.slab)
         return;
-    }
-    lc_discard(data, bytes);
-    lc_storage_release(slab);
+    lc_discard(space.data, space.bytes);
+    lc_storage_release(space.slab);
+}
+
+/* Takes the contents out of a storage: a space, or none after a block of their own has been freed. */
+static lc_space free_contents(void *data, size_t bytes, lc_storage *slab)
+{
+    lc_space space = {data, 0, slab};
+    (void)lc_space_bytes(bytes, &space.bytes);
+    if (!slab)
+        lc_free(data);
+    return space;
 }
 
 void lc_storage_release(lc_storage *s)
@@ -154,7 +163,7 @@ void lc_storage_release(lc_storage *s)
     if (s->release)
         s->release(s->ctx);
     else
-        free_contents(s->data, s->bytes, s->slab);
+        lc_space_drop(free_contents(s->data, s->bytes, s->slab));
     lc_residue_destroy(s->residue);
     lc_free(s);
 }
@@ -217,7 +226,7 @@ bool lc_storage_wants_residue(const lc_storage *s)
     return wants;
 }
 
-void lc_storage_give_back(lc_storage *s, lc_residue *r)
+void lc_storage_give_back(lc_storage *s, lc_residue *r, lc_space *left)
 {
     void *data = NULL;
     lc_storage *slab = NULL;
@@ -234,8 +243,11 @@ void lc_storage_give_back(lc_storage *s, lc_residue *r)
         }
     }
     lc_lock_give(LC_LOCK_PACKS);
-    if (data)
-        free_contents(data, s->bytes, slab);
+    const lc_space space = data ? free_contents(data, s->bytes, slab) : (lc_space){0};
+    if (left)
+        *left = space;
+    else
+        lc_space_drop(space);
     lc_residue_destroy(r);
 }
 

@@ -12,6 +12,13 @@
 
 #include "graph/residue.h"
 
+/* Whole pages of a block of memory that storages share, and that none of them uses. */
+typedef struct lc_space {
+    void *data;
+    size_t bytes;
+    lc_storage *slab; /* the block, held; NULL: no space */
+} lc_space;
+
 /* Takes over `data`; release(ctx) is called when the last reference goes (NULL: data came from
  * lc_alloc). */
 lc_status lc_storage_adopt(void *data, size_t bytes, void (*release)(void *ctx), void *ctx,
@@ -37,8 +44,16 @@ lc_status lc_storage_borrow(lc_storage *s, void **data);
 /* Would the only borrower do well to offer a residue? */
 bool lc_storage_wants_residue(const lc_storage *s);
 /* Ends a loan. `r` (may be NULL) is taken over: unless somebody else reads the contents or has been
- * given them for good, the storage is reduced to its residue. */
-void lc_storage_give_back(lc_storage *s, lc_residue *r);
+ * given them for good, the storage is reduced to its residue. The memory goes back to the system, or
+ * to `left` (may be NULL), which is empty if there is none or it was a block of its own. */
+void lc_storage_give_back(lc_storage *s, lc_residue *r, lc_space *left);
+
+/* What a storage takes of a space: its bytes, filled up to whole pages. False on overflow. */
+bool lc_space_bytes(size_t bytes, size_t *taken);
+/* The beginning of a space that has room becomes a storage. LC_ERR_MEMORY. */
+lc_status lc_space_take(lc_space *space, size_t bytes, lc_storage **out);
+/* Gives the pages back to the system. An empty space may be dropped. */
+void lc_space_drop(lc_space space);
 
 typedef struct lc_param lc_param;
 /* A parameter of this shape with no contents yet (reads as zeros). One reference, the caller's. */

@@ -21,8 +21,8 @@ struct lc_residue {
     lc_desc in[MAX_IN], out;
     const void *data[MAX_IN]; /* [0]: NULL */
     unsigned char *attr;      /* behind the struct, then the contents of in[1 ..] */
-    lc_storage *blob;
-    void *packed; /* its contents */
+    lc_storage *blob;         /* NULL: not bound yet */
+    void *packed;             /* its contents */
     int bits;
     int64_t row; /* floats */
     size_t row_codes;
@@ -32,8 +32,7 @@ struct lc_residue {
     atomic_int_least64_t used; /* beyond `room`: too many */
 };
 
-lc_status lc_residue_create(const lc_step *step, const void *const *in, lc_storage *blob,
-                            lc_residue **out)
+lc_status lc_residue_create(const lc_step *step, const void *const *in, lc_residue **out)
 {
     *out = NULL;
     const lc_desc *w = &step->in[0];
@@ -68,8 +67,6 @@ lc_status lc_residue_create(const lc_step *step, const void *const *in, lc_stora
                         .kernels = step->kernels,
                         .phases = 1,
                         .items = {1, 1, 1, 1}};
-    r->blob = lc_storage_retain(blob);
-    r->packed = lc_storage_data(blob);
     r->bits = bits;
     r->row = w->dim[0] ? count / w->dim[0] : 0;
     r->row_codes = (size_t)(r->row * bits + 7) / 8;
@@ -84,6 +81,12 @@ lc_status lc_residue_create(const lc_step *step, const void *const *in, lc_stora
     }
     *out = r;
     return LC_OK;
+}
+
+void lc_residue_bind(lc_residue *r, lc_storage *blob)
+{
+    r->blob = lc_storage_retain(blob);
+    r->packed = lc_storage_data(blob);
 }
 
 void lc_residue_destroy(lc_residue *r)

@@ -13,10 +13,11 @@
 typedef struct lc_storage lc_storage;
 typedef struct lc_residue lc_residue;
 
-/* For input 0 of a packing step whose output is `blob` (retained); in[1 ..] are copied. *out is NULL
- * where the step's form has no way back. LC_ERR_MEMORY. */
-lc_status lc_residue_create(const lc_step *step, const void *const *in, lc_storage *blob,
-                            lc_residue **out);
+/* For input 0 of a packing step; in[1 ..] are copied. *out is NULL where the step's form has no way
+ * back. LC_ERR_MEMORY. */
+lc_status lc_residue_create(const lc_step *step, const void *const *in, lc_residue **out);
+/* Says where the step's output is, once, before anything is added. `blob` is retained. */
+void lc_residue_bind(lc_residue *r, lc_storage *blob);
 void lc_residue_destroy(lc_residue *r); /* NULL-safe */
 /* Floats of scratch that lc_residue_add wants. */
 size_t lc_residue_scratch(const lc_residue *r);

@@ -169,7 +169,7 @@ int lc_model_get(lc_model *model, const char *name, float *data, int64_t capacit
     void *contents;
     LC_TRY(lc_param_contents(p, &s, &contents));
     memcpy(data, contents, lc_desc_bytes(d));
-    lc_storage_give_back(s, NULL);
+    lc_storage_give_back(s, NULL, NULL);
     lc_storage_release(s);
     return LC_OK;
 }

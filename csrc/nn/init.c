@@ -44,7 +44,7 @@ static lc_status fill(lc_module *m, const char *name, law how, uint64_t seed, co
     else
         for (int64_t i = 0; i < n; i++)
             data[i] = a;
-    lc_storage_give_back(s, NULL);
+    lc_storage_give_back(s, NULL, NULL);
     lc_param_replace(p, s);
     lc_storage_release(s);
     return LC_OK;

@@ -14,7 +14,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .._core import prefault
+
 CHUNK_BYTES = 1 << 20
+PIECE_BYTES = 1 << 18  # stays in the cache between getting its pages and filling them
 
 # Data type name -> (bits per element, NumPy type of the stored bytes or None if not readable).
 # bfloat16 is stored as the upper half of a float32, bool as one byte.
@@ -278,7 +281,11 @@ class Entry:
         item = self._stored.itemsize
         start = self._offset * item
         if flat.dtype == self._stored:
-            self._blob.readinto(start, memoryview(flat).cast("B"))
+            step = PIECE_BYTES // item
+            for first in range(0, flat.size, step):
+                part = flat[first : first + step]
+                prefault(part)
+                self._blob.readinto(start + first * item, memoryview(part).cast("B"))
             return
         step = CHUNK_BYTES // item
         buffer = np.empty(min(step, flat.size), self._stored)

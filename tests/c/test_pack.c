@@ -341,8 +341,10 @@ static void check_way_back(const lc_step *s, const void *const *in, const void *
     lc_storage *packed;
     lc_residue *r;
     CHECK(lc_storage_create_copy(blob, lc_desc_bytes(s->out), &packed) == LC_OK);
-    CHECK(lc_residue_create(s, in, packed, &r) == LC_OK);
+    CHECK(lc_residue_create(s, in, &r) == LC_OK);
     CHECK((r != NULL) == (s->op->unpack->bits(s) != 0));
+    if (r)
+        lc_residue_bind(r, packed);
     lc_storage_release(packed); /* the residue holds it */
     if (!r)
         return;
