@@ -3,6 +3,7 @@
 #ifndef LC_TESTS_CHECK_H
 #define LC_TESTS_CHECK_H
 
+#include <math.h>
 #include <stdio.h>
 
 static int passed, failed;
@@ -18,6 +19,12 @@ static inline void check(int ok, const char *what, const char *file, int line)
 }
 
 #define CHECK(expr) check(!!(expr), #expr, __FILE__, __LINE__)
+
+/* The larger of two errors; no number is larger than any. */
+static inline double larger_error(double worst, double error)
+{
+    return isnan(error) ? INFINITY : fmax(worst, fabs(error));
+}
 
 /* The last line of a test, and what main() returns. */
 static inline int check_report(void)

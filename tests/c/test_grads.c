@@ -512,7 +512,7 @@ static void test_transposed_matmul(void)
                     run_op(&lc_op_matmul, &a, 2, in, given, LC_PLAIN, kernels, "matmul transposed");
                 double worst = 0.0;
                 for (int64_t i = 0; r.n == 1 && r.f[0] && i < batch * m * n; i++)
-                    worst = fmax(worst, fabs((double)r.f[0][i] - want[i]));
+                    worst = larger_error(worst, r.f[0][i] - want[i]);
                 CHECK(r.n == 1 && r.f[0] && worst < 1e-6 * (double)k);
                 outcome_free(&r);
                 free(want);

@@ -7,24 +7,20 @@
 
 #include "base/mem.h"
 #include "base/threads.h"
+#include "check.h"
 #include "graph/ir.h"
 #include "graph/plan.h"
 #include "graph/profile.h"
 #include "ops/ops.h"
 
-static int passed, failed;
+#define OK(expr) CHECK(succeeds(expr, __LINE__))
 
-#define CHECK(cond)                                                                                \
-    do {                                                                                           \
-        if (cond) {                                                                                \
-            passed++;                                                                              \
-        } else {                                                                                   \
-            failed++;                                                                              \
-            printf("%s:%d: %s (%s)\n", __FILE__, __LINE__, #cond, lc_error_message());             \
-        }                                                                                          \
-    } while (0)
-
-#define OK(expr) CHECK((expr) == LC_OK)
+static bool succeeds(lc_status status, int line)
+{
+    if (status != LC_OK)
+        fprintf(stderr, "%d: %s\n", line, lc_error_message());
+    return status == LC_OK;
+}
 
 static uint32_t state = 1;
 
@@ -152,10 +148,10 @@ static void test_fused_equals_unfused(void)
     OK(lc_graph_run(n.g, 5, all, unfused, NULL));
     double worst = 0, largest = 0, sum_error = 0;
     for (int64_t i = 0; i < count; i++) {
-        worst = fmax(worst, fabs((double)y[0][i] - y[5][i]));
+        worst = larger_error(worst, (double)y[0][i] - y[5][i]);
         largest = fmax(largest, fabs((double)y[5][i]));
         float s = y[2][i] + y[3][i];
-        sum_error = fmax(sum_error, fabs((double)s - y[4][i]));
+        sum_error = larger_error(sum_error, (double)s - y[4][i]);
         if (y[5][i] != (y[4][i] > 0 ? y[4][i] : 0))
             worst = 1;
     }
@@ -422,6 +418,5 @@ int main(void)
     test_a_slow_thread_is_helped();
     lc_plan_cache_clear();
     CHECK(lc_mem_stats_get().live_bytes == 0);
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return check_report();
 }

@@ -596,7 +596,7 @@ static void test_batch_statistics(void)
             var += pow(data[i / 4 * 12 + ch * 4 + i % 4] - mean, 2) / 8;
         for (int i = 0; i < 8; i++) {
             int k = i / 4 * 12 + ch * 4 + i % 4;
-            worst = fmax(worst, fabs(out[k] - ((data[k] - mean) / sqrt(var + 1e-5) + ch + 1)));
+            worst = larger_error(worst, out[k] - ((data[k] - mean) / sqrt(var + 1e-5) + ch + 1));
         }
         CHECK(worst < 1e-5);
     }

@@ -289,8 +289,8 @@ static void check_case(const wino_case *t, const lc_kernels *tables, int n_table
         const int before = failed;
         float *y = compute(&d, t, k, 0, t->n, 1, 0), *z;
         double error = 0;
-        for (int64_t e = 0; e < count; e++) /* a NaN counts */
-            error = fabs(y[e] - d.ref[e]) <= error ? error : fabs(y[e] - d.ref[e]);
+        for (int64_t e = 0; e < count; e++)
+            error = larger_error(error, y[e] - d.ref[e]);
         CHECK(error <= BOUND * d.largest);
         worst = fmax(worst, error / d.largest);
         for (size_t j = 0; j < sizeof teams / sizeof *teams; j++) {
