@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef enum lc_isa {
     LC_ISA_SCALAR = 0,
@@ -28,6 +29,9 @@ typedef struct lc_cpu {
 } lc_cpu;
 
 const lc_cpu *lc_cpu_get(void);
+/* Bytes of activations that a step of a team may touch so that they stay in the caches: its own ones
+ * and some of the one that it shares with others, and with weights. */
+int64_t lc_cpu_cache(int threads);
 const char *lc_isa_name(lc_isa isa); /* "scalar", "avx2", "avx512" */
 
 #endif

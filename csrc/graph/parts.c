@@ -14,9 +14,6 @@
 #include "graph/plan.h"
 #include "ops/op_util.h"
 
-/* Of larger caches one team hardly has more to itself. */
-#define MAX_L3 ((size_t)64 << 20)
-
 /* Images of the graph's inputs; some of them may stand for all images. */
 static int64_t batch_size(const lc_ir *ir)
 {
@@ -105,15 +102,6 @@ static int find_candidates(const lc_ir *ir, candidate *c, int *last)
     return n;
 }
 
-/* Bytes of activations that a step may touch: the team's own caches and some of the one that it shares
- * with others, and with weights. A quarter of 32 MiB did as well as anything from 6 to 12 MiB. */
-static int64_t cache_budget(int threads)
-{
-    const lc_cpu *cpu = lc_cpu_get();
-    const size_t shared = cpu->l3 < MAX_L3 ? cpu->l3 : MAX_L3;
-    return (int64_t)(shared / 4 + cpu->l2 * (size_t)threads);
-}
-
 /* Does the node read for each part all of what the section makes part by part? A shape that begins
  * with as many elements as there are images may be one for all images to one reader. */
 static bool reads_whole(const lc_ir *ir, const lc_ir_node *n, int64_t batch, const int *made,
@@ -136,7 +124,7 @@ static bool reads_whole(const lc_ir *ir, const lc_ir_node *n, int64_t batch, con
 static void choose_parts(const lc_plan *plan, candidate *c, int n, int64_t batch, int *made)
 {
     const lc_ir *ir = &plan->ir;
-    const int64_t budget = cache_budget(plan->threads);
+    const int64_t budget = lc_cpu_cache(plan->threads);
     int64_t least = 1, now = 0;
     int section = 0;
     for (int j = n - 1; j >= 0; j--) {

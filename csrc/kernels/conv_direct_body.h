@@ -236,6 +236,15 @@ CONV_INLINE void conv_inside(const int px, const int nv, const bool unit, const 
             /* Never past the input: prefetching what is not mapped walks the page tables each time,
              * which halves the rate of a layer with an input at the end of its memory. */
             const float *next = xb + (b > 2 ? 2 : 0) * r->x_blk;
+            if (r->flags & LC_RUN_FAR) {
+                /* And the first blocks of the next pixels, all lines: 256 to 64 channels at 56x56, 16
+                 * images, 1.26 times as fast (Zen 4); 0.99 where the input is in a cache. */
+                if (b <= 2 && r->blocks > 2)
+                    next = s->x + s->iw * r->x_col + px * pix + (2 - b) * r->x_blk;
+                CONV_UNROLL
+                for (int i = 1; i < px && LC_VLEN == 16; i += 2)
+                    __builtin_prefetch(next + i * pix);
+            }
             CONV_UNROLL
             for (int i = 0; i < px; i += 2)
                 __builtin_prefetch(next + i * pix);

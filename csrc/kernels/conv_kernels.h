@@ -33,7 +33,8 @@ enum {
     LC_RUN_CROP = 16, /* with TAIL: lanes above are neither read nor written (y is a matrix) */
     /* dense: blocks of pixels may cross the ends of rows, for narrow planes. y_row is columns times
      * y_pix; the memory around the input holds zeros wherever a tap may fall. */
-    LC_RUN_CROSS = 32
+    LC_RUN_CROSS = 32,
+    LC_RUN_FAR = 64 /* the input comes from memory: more of it is fetched ahead */
 };
 
 #define LC_CONV_MAX_NV 2

@@ -462,6 +462,8 @@ static void prepare_part(lc_step *step, const lc_conv_form *whole, const lc_conv
     p->chunks = lc_ceil_div(p->form.ib, blocks > 1 ? blocks : 1);
     if (p->n == 0 || p->oh == 0 || p->ow == 0)
         return;
+    if ((int64_t)lc_desc_bytes(x) > lc_cpu_cache(step->threads))
+        p->run.flags |= LC_RUN_FAR;
     choose(step->kernels, p);
     schedule(step, p);
     p->items = p->n * p->form.groups * p->tiles * p->splits;
