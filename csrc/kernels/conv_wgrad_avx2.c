@@ -36,10 +36,13 @@ void lc_wgrad_kernels_fill__avx2(lc_wgrad_kernels *k)
 {
     k->dense = wgrad_dense;
     k->lanes = wgrad_lanes;
-    k->tiles = wgrad_tiles;
+    k->tiles[LC_WINOGRAD_3X3] = wgrad_tiles_3x3;
+    k->tiles[LC_WINOGRAD_3X3_S2] = wgrad_tiles_s2;
+    k->tiles[LC_WINOGRAD_7X7_S2] = wgrad_tiles_7x7;
     k->product = wgrad_product;
-    k->taps = wgrad_taps;
+    k->taps[LC_WINOGRAD_3X3] = wgrad_taps_3x3;
+    k->taps[LC_WINOGRAD_3X3_S2] = wgrad_taps_s2;
+    k->taps[LC_WINOGRAD_7X7_S2] = wgrad_taps_7x7;
     k->dense_name = "direct 4x24";
     k->lanes_name = "small groups 4x3x8";
-    k->winograd_name = "winograd 3x3";
 }

@@ -15,7 +15,8 @@
  *
  *     dw = G^T [ sum over tiles of (A dy A^T) * (B^T x B) ] G
  *
- * 36 products for the 144 of the direct sum over a tile of 4x4 outputs. */
+ * 36 products for the 144 of the direct sum over a tile of 4x4 outputs. In the same way for the forms
+ * /2 (positions that share a weight have one sum) and 7x7 /2. */
 #ifndef LC_KERNELS_WGRAD_KERNELS_H
 #define LC_KERNELS_WGRAD_KERNELS_H
 
@@ -53,22 +54,25 @@ typedef struct lc_wgrad_run {
 
 typedef void (*lc_wgrad_run_fn)(const lc_wgrad_run *r);
 
-/* m[channel][nv * block] += sum over tiles of v[block][tile][channel] * w[vector][tile][lane], for
- * one of the 36 positions; Strassen: one of the products, pixels in place of tiles. `first`: = in
- * place of +=. */
+/* m[channel][nv * block] += sum over positions and tiles of v[block][tile][channel] *
+ * w[vector][tile][lane]; Strassen: one of the products, pixels in place of tiles. `first`: = in place
+ * of +=. */
 typedef struct lc_wgrad_product {
     const float *v, *w;
     float *m;
     int64_t v_blk, w_vec;
-    int64_t blocks, tiles;
+    int64_t v_pos, w_pos; /* from one position to the next */
+    int64_t positions, blocks, tiles;
     lc_wgrad_next next;
     int32_t nv, block;
+    int32_t last; /* channels of the last block */
     bool first;
 } lc_wgrad_product;
 
 typedef void (*lc_wgrad_product_fn)(const lc_wgrad_product *p);
 
-/* `vectors` neighbouring vectors of the 36 positions of m become nine taps. */
+/* `vectors` neighbouring vectors of m, for each weight of the form, become nine taps; 7x7: 16, those of
+ * the folded channels. */
 typedef void (*lc_wgrad_taps_fn)(const float *m, int64_t m_pos, float *taps, int64_t tap,
                                  int64_t vectors, int32_t block);
 
@@ -77,10 +81,10 @@ typedef struct lc_wgrad_kernels {
     /* One block of channels (nv == 1) made of groups of cb = 1, 2, .. block: sums
      * [kh][kw][cb][block], where lane l meets channel c of its own group. */
     lc_wgrad_run_fn lanes;
-    lc_winograd_fn tiles; /* A dy A^T: dy in place of x, no padding */
+    lc_winograd_fn tiles[LC_WINOGRAD_KINDS]; /* A dy A^T: dy in place of x, no padding; or NULL */
     lc_wgrad_product_fn product;
-    lc_wgrad_taps_fn taps;                               /* G^T m G */
-    const char *dense_name, *lanes_name, *winograd_name; /* for profiles */
+    lc_wgrad_taps_fn taps[LC_WINOGRAD_KINDS]; /* G^T m G; or NULL */
+    const char *dense_name, *lanes_name;      /* for profiles */
 } lc_wgrad_kernels;
 
 void lc_wgrad_kernels_fill__scalar(lc_wgrad_kernels *k);

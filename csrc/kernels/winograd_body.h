@@ -35,18 +35,31 @@ WINO_INLINE void wino_input6(const lc_v *d, lc_v *t)
     t[5] = lc_v_fma(more, q, lc_v_sub(lc_v_sub(d[5], d[3]), p));
 }
 
-WINO_INLINE void wino_input9(const lc_v *d, lc_v *t)
+WINO_INLINE void wino_input_even(lc_v a, lc_v b, lc_v c, lc_v d, lc_v e, lc_v *t)
 {
     const lc_v half = lc_v_set1(0.5f), more = lc_v_set1(1.5f), two = lc_v_set1(2.0f);
-    t[0] = lc_v_fnma(more, lc_v_add(d[2], d[4]), lc_v_add(d[0], d[6]));
-    t[1] = lc_v_fnma(lc_v_set1(2.5f), d[4], lc_v_add(d[2], d[6]));
-    t[2] = lc_v_fnma(two, d[2], lc_v_sub(d[6], d[4]));
-    t[3] = lc_v_fma(half, lc_v_sub(d[4], d[2]), d[6]);
-    t[4] = lc_v_fnma(more, lc_v_add(d[4], d[6]), lc_v_add(d[2], d[8]));
-    t[5] = d[1];
-    t[6] = d[3];
-    t[7] = d[5];
-    t[8] = d[7];
+    t[0] = lc_v_fnma(more, lc_v_add(b, c), lc_v_add(a, d));
+    t[1] = lc_v_fnma(lc_v_set1(2.5f), c, lc_v_add(b, d));
+    t[2] = lc_v_fnma(two, b, lc_v_sub(d, c));
+    t[3] = lc_v_fma(half, lc_v_sub(c, b), d);
+    t[4] = lc_v_fnma(more, lc_v_add(c, d), lc_v_add(b, e));
+}
+
+WINO_INLINE void wino_input9(const lc_v *d, lc_v *t)
+{
+    wino_input_even(d[0], d[2], d[4], d[6], d[8], t);
+    WINO_UNROLL
+    for (int i = 0; i < 4; i++)
+        t[5 + i] = d[2 * i + 1];
+}
+
+/* The other way: five inputs. */
+WINO_INLINE void wino_input_up(const lc_v *d, lc_v *t)
+{
+    wino_input_even(d[0], d[1], d[2], d[3], d[4], t);
+    WINO_UNROLL
+    for (int i = 0; i < 4; i++)
+        t[5 + i] = d[i];
 }
 
 WINO_INLINE void wino_input7(const lc_v *d, lc_v *t)
@@ -98,6 +111,7 @@ WINO_INLINE void wino_output4_late(const lc_v *m, lc_v *y)
     y[3] = lc_v_fma(lc_v_set1(-8.0f / 15), m[4], y[3]);
 }
 
+/* What the odd inputs have given comes to the others. */
 WINO_INLINE void wino_output9(const lc_v *m, lc_v *y)
 {
     const lc_v two = lc_v_set1(2.0f);
@@ -106,6 +120,19 @@ WINO_INLINE void wino_output9(const lc_v *m, lc_v *y)
     y[2] = lc_v_fma(lc_v_set1(4.0f), m[3], lc_v_fma(lc_v_set1(0.25f), m[2], lc_v_add(m[7], m[1])));
     y[3] = lc_v_fma(lc_v_set1(8.0f), m[3],
                     lc_v_fma(lc_v_set1(0.125f), m[2], lc_v_add(lc_v_sub(m[8], m[1]), m[4])));
+}
+
+/* Even outputs as they are. */
+WINO_INLINE void wino_output_up(const lc_v *m, lc_v *y)
+{
+    const lc_v two = lc_v_set1(2.0f);
+    y[1] = lc_v_add(lc_v_add(m[0], m[1]), lc_v_add(m[2], m[3]));
+    y[3] = lc_v_fma(two, m[3], lc_v_fma(lc_v_set1(0.5f), m[2], lc_v_sub(lc_v_zero(), m[1])));
+    y[5] = lc_v_fma(lc_v_set1(4.0f), m[3], lc_v_fma(lc_v_set1(0.25f), m[2], m[1]));
+    y[7] = lc_v_fma(lc_v_set1(8.0f), m[3], lc_v_fma(lc_v_set1(0.125f), m[2], lc_v_sub(m[4], m[1])));
+    WINO_UNROLL
+    for (int i = 0; i < 4; i++)
+        y[2 * i] = m[5 + i];
 }
 
 WINO_INLINE void wino_output7(const lc_v *m, lc_v *y)
@@ -118,18 +145,21 @@ WINO_INLINE void wino_output7(const lc_v *m, lc_v *y)
     y[3] = lc_v_fma(lc_v_set1(0.125f), m[5], lc_v_fma(lc_v_set1(8.0f), d2, lc_v_add(d, m[6])));
 }
 
-/* Numbers of a transformed tile along an axis, and outputs. */
-WINO_INLINE int wino_side(const lc_winograd_kind kind)
+/* Numbers of a tile of inputs along an axis, and of outputs. */
+WINO_INLINE int wino_reads(const lc_winograd_kind kind)
 {
-    return kind == LC_WINOGRAD_3X3_2X2  ? 4
-           : kind == LC_WINOGRAD_3X3_S2 ? 9
-           : kind == LC_WINOGRAD_7X7_S2 ? 7
-                                        : 6;
+    return kind == LC_WINOGRAD_3X3_UP ? 5 : lc_winograd_side(kind);
 }
 
 WINO_INLINE int wino_outputs(const lc_winograd_kind kind)
 {
-    return kind == LC_WINOGRAD_3X3_2X2 ? 2 : 4;
+    return kind == LC_WINOGRAD_3X3_2X2 ? 2 : kind == LC_WINOGRAD_3X3_UP ? 8 : 4;
+}
+
+/* Of lc_winograd_place, of a tile that is not short. */
+WINO_INLINE int wino_rows(const lc_winograd_kind kind)
+{
+    return kind == LC_WINOGRAD_3X3_UP ? 4 : wino_outputs(kind);
 }
 
 WINO_INLINE void wino_input_axis(const lc_winograd_kind kind, const lc_v *d, lc_v *t)
@@ -138,6 +168,8 @@ WINO_INLINE void wino_input_axis(const lc_winograd_kind kind, const lc_v *d, lc_
         wino_input4(d, t);
     else if (kind == LC_WINOGRAD_3X3_S2)
         wino_input9(d, t);
+    else if (kind == LC_WINOGRAD_3X3_UP)
+        wino_input_up(d, t);
     else if (kind == LC_WINOGRAD_7X7_S2)
         wino_input7(d, t);
     else
@@ -150,6 +182,8 @@ WINO_INLINE void wino_output_axis(const lc_winograd_kind kind, const lc_v *m, lc
         wino_output2(m, y);
     else if (kind == LC_WINOGRAD_3X3_S2)
         wino_output9(m, y);
+    else if (kind == LC_WINOGRAD_3X3_UP)
+        wino_output_up(m, y);
     else if (kind == LC_WINOGRAD_7X7_S2)
         wino_output7(m, y);
     else if (kind == LC_WINOGRAD_3X3_LATE)
@@ -161,17 +195,7 @@ WINO_INLINE void wino_output_axis(const lc_winograd_kind kind, const lc_v *m, lc
 /* Does the last output along an axis alone take number i? */
 WINO_INLINE bool wino_last(const lc_winograd_kind kind, int i)
 {
-    return i == wino_side(kind) - 1 || (kind == LC_WINOGRAD_3X3_S2 && i == 4);
-}
-
-/* Where row i, column j of a transformed tile stands. Stride 2: even rows first; of odd ones, the
- * positions of a weight side by side. */
-WINO_INLINE int wino_position(const lc_winograd_kind kind, int i, int j)
-{
-    const int side = wino_side(kind);
-    if (side < 9 || i < 5)
-        return i * side + j;
-    return j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
+    return i == lc_winograd_side(kind) - 1 || (lc_winograd_side(kind) == 9 && i == 4);
 }
 
 /* The tile whose first input is at row `ih`, column `iw` of the plane x; both may lie outside. Rows
@@ -180,20 +204,20 @@ WINO_INLINE void wino_input_tile(const lc_winograd_kind kind, const lc_winograd_
                                  const float *x, int64_t ih, int64_t iw, bool short_rows,
                                  bool short_columns, float *v)
 {
-    const int side = wino_side(kind);
+    const int side = lc_winograd_side(kind), reads = wino_reads(kind);
     lc_v t[9][9];
     const float *row[9];
     WINO_UNROLL
-    for (int i = 0; i < side; i++) {
+    for (int i = 0; i < reads; i++) {
         const bool in = ih + i >= 0 && ih + i < r->h;
         /* only its columns inside are read */
         row[i] = in ? x + (ih + i) * r->x_row + iw * LC_VLEN : wino_zeros;
     }
-    for (int j = 0; j < side; j++) {
+    for (int j = 0; j < reads; j++) {
         lc_v d[9], c[9];
         const bool in = iw + j >= 0 && iw + j < r->w;
         WINO_UNROLL
-        for (int i = 0; i < side; i++)
+        for (int i = 0; i < reads; i++)
             d[i] = in ? lc_v_loadu(row[i] + j * LC_VLEN) : lc_v_zero();
         wino_input_axis(kind, d, c);
         WINO_UNROLL
@@ -208,7 +232,7 @@ WINO_INLINE void wino_input_tile(const lc_winograd_kind kind, const lc_winograd_
         WINO_UNROLL
         for (int j = 0; j < side; j++)
             if (!wino_last(kind, j) || !short_columns)
-                lc_v_storeu(v + wino_position(kind, i, j) * r->v_pos, c[j]);
+                lc_v_storeu(v + lc_winograd_position(kind, i, j) * r->v_pos, c[j]);
     }
 }
 
@@ -221,7 +245,7 @@ WINO_INLINE void wino_input_tiles(const lc_winograd_kind kind, const lc_winograd
             const lc_winograd_place *at = &r->place[i];
             wino_input_tile(kind, r, r->x + at->n * r->x_image + b * r->x_blk,
                             at->oh * stride - r->pad[0], at->ow * stride - r->pad[1],
-                            at->rows < wino_outputs(kind), at->columns < wino_outputs(kind),
+                            at->rows < wino_rows(kind), at->columns < wino_rows(kind),
                             r->v + b * r->v_blk + i * LC_VLEN);
         }
     }
@@ -240,6 +264,11 @@ static void wino_input_2x2(const lc_winograd_run *r)
 static void wino_input_s2(const lc_winograd_run *r)
 {
     wino_input_tiles(LC_WINOGRAD_3X3_S2, r);
+}
+
+static void wino_input_3x3_up(const lc_winograd_run *r)
+{
+    wino_input_tiles(LC_WINOGRAD_3X3_UP, r);
 }
 
 /* --- 7x7, stride 2 */
@@ -594,20 +623,20 @@ WINO_INLINE void wino_output_tile(const lc_winograd_kind kind, const lc_winograd
                                   const float *m, int64_t at, int64_t rows, int64_t columns,
                                   lc_v bias, bool tail, lc_vm valid)
 {
-    const int side = wino_side(kind), n = wino_outputs(kind);
-    lc_v t[4][9];
+    const int side = lc_winograd_side(kind), n = wino_outputs(kind);
+    lc_v t[8][9];
     for (int j = 0; j < side; j++) {
-        lc_v d[9], c[4];
+        lc_v d[9], c[8];
         WINO_UNROLL
         for (int i = 0; i < side; i++)
-            d[i] = lc_v_loadu(m + wino_position(kind, i, j) * r->m_pos);
+            d[i] = lc_v_loadu(m + lc_winograd_position(kind, i, j) * r->m_pos);
         wino_output_axis(kind, d, c);
         WINO_UNROLL
         for (int i = 0; i < n; i++)
             t[i][j] = c[i];
     }
     for (int i = 0; i < rows; i++, at += r->y_row) {
-        lc_v c[4];
+        lc_v c[8];
         wino_output_axis(kind, t[i], c);
         wino_output_row(n, r, c, at, columns, bias, tail, valid);
     }
@@ -621,10 +650,16 @@ WINO_INLINE void wino_output_tiles(const lc_winograd_kind kind, const lc_winogra
         const lc_vm valid = lc_v_first(r->lanes[v]);
         for (int64_t i = 0; i < r->tiles; i++) {
             const lc_winograd_place *at = &r->place[i];
+            int64_t oh = at->oh, ow = at->ow, rows = at->rows, columns = at->columns;
+            if (kind == LC_WINOGRAD_3X3_UP) {
+                oh *= 2;
+                ow *= 2;
+                rows = 2 * rows < r->y_h - oh ? 2 * rows : r->y_h - oh;
+                columns = 2 * columns < r->y_w - ow ? 2 * columns : r->y_w - ow;
+            }
             wino_output_tile(kind, r, r->m + (i * 2 + v) * LC_VLEN,
-                             at->n * r->y_image + v * r->y_vec + at->oh * r->y_row +
-                                 at->ow * LC_VLEN,
-                             at->rows, at->columns, bias, tail, valid);
+                             at->n * r->y_image + v * r->y_vec + oh * r->y_row + ow * LC_VLEN, rows,
+                             columns, bias, tail, valid);
         }
     }
 }
@@ -649,6 +684,11 @@ static void wino_output_s2(const lc_winograd_run *r)
     wino_output_tiles(LC_WINOGRAD_3X3_S2, r);
 }
 
+static void wino_output_3x3_up(const lc_winograd_run *r)
+{
+    wino_output_tiles(LC_WINOGRAD_3X3_UP, r);
+}
+
 static void wino_output_7x7(const lc_winograd_run *r)
 {
     wino_output_tiles(LC_WINOGRAD_7X7_S2, r);
@@ -660,6 +700,7 @@ static void wino_fill(lc_winograd_kernels *k)
     k->input[LC_WINOGRAD_3X3_LATE] = wino_input;
     k->input[LC_WINOGRAD_3X3_2X2] = wino_input_2x2;
     k->input[LC_WINOGRAD_3X3_S2] = wino_input_s2;
+    k->input[LC_WINOGRAD_3X3_UP] = wino_input_3x3_up;
     k->input[LC_WINOGRAD_7X7_S2] = wino_input_7x7;
     k->input[LC_WINOGRAD_1X1] = wino_input_1x1;
     k->input[LC_WINOGRAD_1X1_TWICE] = wino_input_1x1_twice;
@@ -670,6 +711,7 @@ static void wino_fill(lc_winograd_kernels *k)
     k->output[LC_WINOGRAD_3X3_LATE] = wino_output_late;
     k->output[LC_WINOGRAD_3X3_2X2] = wino_output_2x2;
     k->output[LC_WINOGRAD_3X3_S2] = wino_output_s2;
+    k->output[LC_WINOGRAD_3X3_UP] = wino_output_3x3_up;
     k->output[LC_WINOGRAD_7X7_S2] = wino_output_7x7;
     k->output[LC_WINOGRAD_1X1] = wino_output_1x1;
     k->output[LC_WINOGRAD_1X1_TWICE] = wino_output_1x1_twice;

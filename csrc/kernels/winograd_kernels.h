@@ -17,6 +17,9 @@
  *              y[i] = (w[0] x[2i] + w[2] x[2i + 2]) + w[1] x[2i + 1]: F(4, 2) at the points (0, -1,
  *              1/2, 2, infinity) for the even inputs, the odd ones as they are. 81 products do what
  *              144 do, with 36 weights, since the odd ones share theirs.
+ *     up       the gradient of 3x3 with stride 2 and a padding of 1, 4x4 pairs of rows and columns
+ *              from 5x5 inputs. Along an axis, with the weights turned, y[2j + 1] = w[0] x[j] + w[2]
+ *              x[j + 1] and y[2j] = w[1] x[j]: the same numbers as above.
  *     7x7 /2   F(4x4, 4x4) at the points (0, +-1, +-2, 1/2, infinity), from a plain input: the taps of
  *              even and of odd rows and columns are four kernels of 4x4 (a fourth tap of 0), for the
  *              pixels of even and odd rows and columns, which are taken as channels of their own:
@@ -51,6 +54,7 @@ typedef enum lc_winograd_kind {
     LC_WINOGRAD_3X3_LATE,
     LC_WINOGRAD_3X3_2X2,
     LC_WINOGRAD_3X3_S2,
+    LC_WINOGRAD_3X3_UP,
     LC_WINOGRAD_7X7_S2,
     LC_WINOGRAD_1X1,
     LC_WINOGRAD_1X1_TWICE,
@@ -65,9 +69,10 @@ typedef struct lc_winograd_form {
     const uint8_t *last; /* of each position: LC_WINOGRAD_LAST_ROW, _COLUMN or both; NULL: 0 */
     int parts;           /* of the channels, in and out: 1; 1x1: 2, 4, and as many pixels a tile */
     int kernel, stride;  /* of the convolution; stride 0: any */
-    int tile;            /* 3x3, 7x7: outputs of a tile along an axis */
+    int tile;            /* 3x3, 7x7: outputs (up: pairs) of a tile along an axis */
     bool late;           /* weights are packed as for direct sums */
     bool folded;         /* x is plain; its 2x2 pixels are channels */
+    bool up;             /* the convolution is transposed */
 } lc_winograd_form;
 extern const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS]; /* kernels.c */
 
@@ -85,8 +90,29 @@ enum { LC_WINOGRAD_LAST_ROW = 1, LC_WINOGRAD_LAST_COLUMN = 2 };
 #define LC_WINOGRAD_LATE 64
 #define LC_WINOGRAD_LATE_POS(block) (LC_WINOGRAD_LATE * 2 * (block) + 16) /* between positions */
 
+#define LC_WINOGRAD_INLINE static inline __attribute__((always_inline))
+
+/* 3x3, 7x7: numbers of a transformed tile along an axis. */
+LC_WINOGRAD_INLINE int lc_winograd_side(lc_winograd_kind kind)
+{
+    return kind == LC_WINOGRAD_3X3_2X2                                ? 4
+           : kind == LC_WINOGRAD_3X3_S2 || kind == LC_WINOGRAD_3X3_UP ? 9
+           : kind == LC_WINOGRAD_7X7_S2                               ? 7
+                                                                      : 6;
+}
+
+/* Where row i, column j of a transformed tile stands. Stride 2 and up: even rows first; of odd ones,
+ * the positions of a weight side by side. */
+LC_WINOGRAD_INLINE int lc_winograd_position(lc_winograd_kind kind, int i, int j)
+{
+    const int side = lc_winograd_side(kind);
+    if (side < 9 || i < 5)
+        return i * side + j;
+    return j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
+}
+
 /* A tile: of which image, its first output, and how many outputs it gives. 1x1: row 0, and the number
- * of its first pixel in the plane. */
+ * of its first pixel in the plane. Up: pairs of outputs. */
 typedef struct lc_winograd_place {
     int64_t n, oh, ow;
     int32_t rows, columns;
@@ -124,7 +150,8 @@ typedef struct lc_winograd_run {
     const float *bias; /* nv * block */
     int64_t y_row, y_vec, y_image;
     int64_t y_part, bias_part; /* 1x1: to the same panel of the next part */
-    int64_t oh, ow;
+    int64_t oh, ow;   /* of the outputs; up: pairs of them, of which the last may be half */
+    int64_t y_h, y_w; /* up: outputs */
     int32_t nv;       /* vectors of the panel that exist: 1, 2; M of the others is undefined */
     int32_t lanes[2]; /* valid lanes per vector; the others are stored as zeros (1x1: all are) */
     int32_t relu;

@@ -53,17 +53,30 @@ static void output4(const float *m, int64_t ms, float *y, int64_t ys)
     y[3 * ys] = ((d + m[5 * ms]) + 0.125f * a) - 8.0f * b;
 }
 
-/* Stride 2: nine inputs along an axis, the even ones transformed, then the odd ones. */
-static void input9(const float *d, int64_t ds, float *t, int64_t ts)
+static void input_even(const float *d, int64_t ds, float *t, int64_t ts)
 {
-    const float e[5] = {d[0], d[2 * ds], d[4 * ds], d[6 * ds], d[8 * ds]};
+    const float e[5] = {d[0], d[ds], d[2 * ds], d[3 * ds], d[4 * ds]};
     t[0 * ts] = (e[0] + e[3]) - 1.5f * (e[1] + e[2]);
     t[1 * ts] = (e[1] + e[3]) - 2.5f * e[2];
     t[2 * ts] = (e[3] - e[2]) - 2.0f * e[1];
     t[3 * ts] = e[3] + 0.5f * (e[2] - e[1]);
     t[4 * ts] = (e[1] + e[4]) - 1.5f * (e[2] + e[3]);
+}
+
+/* Stride 2: nine inputs along an axis, the even ones transformed, then the odd ones. */
+static void input9(const float *d, int64_t ds, float *t, int64_t ts)
+{
+    input_even(d, 2 * ds, t, ts);
     for (int i = 0; i < 4; i++)
         t[(5 + i) * ts] = d[(2 * i + 1) * ds];
+}
+
+/* Up: five inputs, transformed, then as they are. */
+static void input_up(const float *d, int64_t ds, float *t, int64_t ts)
+{
+    input_even(d, ds, t, ts);
+    for (int i = 0; i < 4; i++)
+        t[(5 + i) * ts] = d[i * ds];
 }
 
 static void output4_late(const float *m, int64_t ms, float *y, int64_t ys)
@@ -85,6 +98,17 @@ static void output9(const float *m, int64_t ms, float *y, int64_t ys)
     y[3 * ys] = (((m[8 * ms] - a) + m[4 * ms]) + 0.125f * b) + 8.0f * c;
 }
 
+static void output_pairs(const float *m, int64_t ms, float *y, int64_t ys)
+{
+    const float a = m[1 * ms], b = m[2 * ms], c = m[3 * ms];
+    for (int i = 0; i < 4; i++)
+        y[2 * i * ys] = m[(5 + i) * ms];
+    y[1 * ys] = (m[0] + a) + (b + c);
+    y[3 * ys] = (0.5f * b - a) + 2.0f * c;
+    y[5 * ys] = (a + 0.25f * b) + 4.0f * c;
+    y[7 * ys] = ((m[4 * ms] - a) + 0.125f * b) + 8.0f * c;
+}
+
 static void output7(const float *m, int64_t ms, float *y, int64_t ys)
 {
     const float s = m[1 * ms] + m[2 * ms], d = m[1 * ms] - m[2 * ms], c = m[5 * ms];
@@ -100,39 +124,40 @@ typedef void axis_fn(const float *from, int64_t from_step, float *to, int64_t to
 /* Transforms along both axes: n x n numbers become m x m. */
 static void both_axes(axis_fn *axis, int n, int m, const float *from, float *to)
 {
-    float t[81];
+    float t[81] = {0};
     for (int k = 0; k < n; k++)
         axis(from + k, n, t + k, n);
     for (int k = 0; k < m; k++)
         axis(t + k * n, 1, to + k * m, 1);
 }
 
-/* Where row i, column j of a tile of side x side stands among the positions. */
-static int position(int side, int i, int j)
+static lc_winograd_kind kind_of(const lc_winograd_run *r)
 {
-    if (side < 9 || i < 5)
-        return i * side + j;
-    return j < 5 ? 45 + j * 4 + i - 5 : 65 + (i - 5) * 4 + j - 5;
+    return (lc_winograd_kind)(r->form - lc_winograd_forms);
 }
 
-static void input_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
+/* Tiles of n x n inputs. */
+static void input_tiles(const lc_winograd_run *r, int n, axis_fn *axis)
 {
+    const lc_winograd_kind kind = kind_of(r);
+    const int side = lc_winograd_side(kind);
+    const int64_t stride = r->form->up ? 1 : r->form->stride;
     for (int64_t b = 0; b < r->blocks; b++)
         for (int64_t i = 0; i < r->tiles; i++) {
             const lc_winograd_place *at = &r->place[i];
             const float *x = r->x + at->n * r->x_image + b * r->x_blk;
-            const int64_t ih = at->oh * r->form->stride - r->pad[0];
-            const int64_t iw = at->ow * r->form->stride - r->pad[1];
+            const int64_t ih = at->oh * stride - r->pad[0];
+            const int64_t iw = at->ow * stride - r->pad[1];
             for (int c = 0; c < r->block; c++) {
                 float d[81], v[81];
-                for (int k = 0; k < side * side; k++) {
-                    const int64_t h = ih + k / side, w = iw + k % side;
+                for (int k = 0; k < n * n; k++) {
+                    const int64_t h = ih + k / n, w = iw + k % n;
                     const bool in = h >= 0 && h < r->h && w >= 0 && w < r->w;
                     d[k] = in ? x[h * r->x_row + w * r->block + c] : 0.0f;
                 }
-                both_axes(axis, side, side, d, v);
+                both_axes(axis, n, side, d, v);
                 for (int k = 0; k < side * side; k++)
-                    r->v[position(side, k / side, k % side) * r->v_pos + b * r->v_blk +
+                    r->v[lc_winograd_position(kind, k / side, k % side) * r->v_pos + b * r->v_blk +
                          i * r->block + c] = v[k];
             }
         }
@@ -151,6 +176,11 @@ static void input_2x2(const lc_winograd_run *r)
 static void input_s2(const lc_winograd_run *r)
 {
     input_tiles(r, 9, input9);
+}
+
+static void input_3x3_up(const lc_winograd_run *r)
+{
+    input_tiles(r, 5, input_up);
 }
 
 /* 7x7: channel, row parity and column parity are the channels of V. */
@@ -313,25 +343,29 @@ static void put(const lc_winograd_run *r, int64_t to, float s, float bias)
     r->y[to] = r->relu && s < 0.0f ? 0.0f : s; /* NaN stays */
 }
 
-static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
+static void output_tiles(const lc_winograd_run *r, axis_fn *axis)
 {
-    const int n = r->form->tile;
+    const lc_winograd_kind kind = kind_of(r);
+    const int side = lc_winograd_side(kind);
+    const int each = r->form->up ? 2 : 1, n = r->form->tile * each;
+    const int64_t h = r->form->up ? r->y_h : r->oh, w = r->form->up ? r->y_w : r->ow;
     for (int64_t i = 0; i < r->tiles; i++) {
         const lc_winograd_place *at = &r->place[i];
         for (int l = 0; l < r->nv * r->block; l++) {
             const int vec = l / r->block, lane = l % r->block;
             const float *from = r->m + (i * 2 + vec) * r->block + lane;
-            float m[81], t[36], y[16];
+            float m[81], t[72], y[64];
             for (int k = 0; k < side * side; k++)
-                m[k] = from[position(side, k / side, k % side) * r->m_pos];
+                m[k] = from[lc_winograd_position(kind, k / side, k % side) * r->m_pos];
             for (int k = 0; k < side; k++)
                 axis(m + k, side, t + k, side);
             for (int k = 0; k < n; k++)
                 axis(t + k * side, 1, y + k * n, 1);
             for (int k = 0; k < n * n; k++) {
-                if (k / n >= at->rows || k % n >= at->columns)
+                const int64_t row = at->oh * each + k / n, column = at->ow * each + k % n;
+                if (k / n >= at->rows * each || k % n >= at->columns * each || row >= h ||
+                    column >= w)
                     continue;
-                const int64_t row = at->oh + k / n, column = at->ow + k % n;
                 const int64_t to =
                     at->n * r->y_image + vec * r->y_vec + row * r->y_row + column * r->block + lane;
                 if (lane < r->lanes[vec])
@@ -345,27 +379,32 @@ static void output_tiles(const lc_winograd_run *r, int side, axis_fn *axis)
 
 static void output_3x3(const lc_winograd_run *r)
 {
-    output_tiles(r, 6, output4);
+    output_tiles(r, output4);
 }
 
 static void output_late(const lc_winograd_run *r)
 {
-    output_tiles(r, 6, output4_late);
+    output_tiles(r, output4_late);
 }
 
 static void output_2x2(const lc_winograd_run *r)
 {
-    output_tiles(r, 4, output2);
+    output_tiles(r, output2);
 }
 
 static void output_s2(const lc_winograd_run *r)
 {
-    output_tiles(r, 9, output9);
+    output_tiles(r, output9);
+}
+
+static void output_3x3_up(const lc_winograd_run *r)
+{
+    output_tiles(r, output_pairs);
 }
 
 static void output_7x7(const lc_winograd_run *r)
 {
-    output_tiles(r, 7, output7);
+    output_tiles(r, output7);
 }
 
 static void output_1x1(const lc_winograd_run *r)
@@ -411,6 +450,7 @@ void lc_winograd_kernels_fill__scalar(lc_winograd_kernels *k)
     k->input[LC_WINOGRAD_3X3_LATE] = input_3x3;
     k->input[LC_WINOGRAD_3X3_2X2] = input_2x2;
     k->input[LC_WINOGRAD_3X3_S2] = input_s2;
+    k->input[LC_WINOGRAD_3X3_UP] = input_3x3_up;
     k->input[LC_WINOGRAD_7X7_S2] = input_7x7;
     k->input[LC_WINOGRAD_1X1] = input_1x1;
     k->input[LC_WINOGRAD_1X1_TWICE] = input_1x1;
@@ -421,6 +461,7 @@ void lc_winograd_kernels_fill__scalar(lc_winograd_kernels *k)
     k->output[LC_WINOGRAD_3X3_LATE] = output_late;
     k->output[LC_WINOGRAD_3X3_2X2] = output_2x2;
     k->output[LC_WINOGRAD_3X3_S2] = output_s2;
+    k->output[LC_WINOGRAD_3X3_UP] = output_3x3_up;
     k->output[LC_WINOGRAD_7X7_S2] = output_7x7;
     k->output[LC_WINOGRAD_1X1] = output_1x1;
     k->output[LC_WINOGRAD_1X1_TWICE] = output_1x1;

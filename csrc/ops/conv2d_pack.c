@@ -115,9 +115,10 @@ static lc_status pack_prepare(lc_step *step)
     p->form = lc_conv_form_get(&p->shape);
     p->kernels = &step->kernels->pack;
     p->conv.flags = a->flags;
+    const bool parts = a->stride[0] && !lc_conv_packed_form(a->algorithm); /* Winograd: as one */
     for (int i = 0; i < 2; i++) {
-        p->conv.stride[i] = a->stride[i] ? a->stride[i] : 1;
-        p->conv.dilation[i] = a->dilation[i] ? a->dilation[i] : 1;
+        p->conv.stride[i] = parts ? a->stride[i] : 1;
+        p->conv.dilation[i] = parts ? a->dilation[i] : 1;
         p->conv.pad[2 * i] = a->pad[i];
         p->parts[i] = lc_conv_parts(&p->conv, i, i ? p->shape.kw : p->shape.kh);
     }
@@ -331,12 +332,19 @@ static void unpack_direct(const pack_prep *p, const panel *n, const lc_pack_lane
         p->kernels->unpack(&e, n->weights, w);
 }
 
+/* Filters for a transposed convolution are transformed like others. */
+static lc_winograd_kind packed_kind(uint32_t algorithm)
+{
+    return algorithm == LC_CONV_WINOGRAD_UP ? LC_WINOGRAD_3X3_S2
+                                            : (lc_winograd_kind)(algorithm - 1);
+}
+
 static lc_pack_filters filters_of(const pack_prep *p, const lc_pack_lanes *l)
 {
     return (lc_pack_filters){.lanes = l,
                              .next = channel_step(p),
                              .turned = (p->conv.flags & LC_CONV_TRANSPOSED) != 0,
-                             .kind = (lc_winograd_kind)(p->shape.algorithm - 1),
+                             .kind = packed_kind((uint32_t)p->shape.algorithm),
                              .pos = p->form.ib * p->form.cb * l->width};
 }
 

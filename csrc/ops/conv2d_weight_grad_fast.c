@@ -14,8 +14,9 @@ static lc_winograd_run transform(const lc_step *step, const lc_bind *bind, const
     const wgrad_prep *p = step->prep;
     const lc_kernels *k = step->kernels;
     const lc_wgrad_run *run = &p->run;
+    const int64_t block = run->block, channels = tile_channels(p, t->i1 - t->i0);
     float *scratch = bind->scratch;
-    lc_winograd_run x = {.form = &lc_winograd_forms[LC_WINOGRAD_3X3],
+    lc_winograd_run x = {.form = p->winograd,
                          .block = run->block,
                          .tiles = to - from,
                          .oh = p->oh,
@@ -28,7 +29,8 @@ static lc_winograd_run transform(const lc_step *step, const lc_bind *bind, const
                          .h = run->h,
                          .w = run->w,
                          .pad = {run->pad[0], run->pad[1]},
-                         .blocks = t->i1 - t->i0,
+                         .blocks = v_blocks(p, t->i1 - t->i0),
+                         .last = (int32_t)((channels - 1) % block + 1),
                          .v = scratch + p->v_at,
                          .v_pos = p->v_pos,
                          .v_blk = p->v_blk};
@@ -41,53 +43,101 @@ static lc_winograd_run transform(const lc_step *step, const lc_bind *bind, const
     dy.blocks = t->o1 - t->o0;
     dy.v = scratch + p->w_at;
     dy.v_pos = p->w_pos;
-    k->winograd.input[LC_WINOGRAD_3X3](&x);
-    k->wgrad.tiles(&dy);
+    k->winograd.input[p->kind](&x);
+    k->wgrad.tiles[p->kind](&dy);
     return x;
+}
+
+/* The products of positions [pos, end), of which the same tiles take part in each, added to the sums
+ * of their weight. */
+static void multiply(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
+                     const lc_winograd_run *r, int64_t pos, int64_t end, int64_t weight, bool first)
+{
+    const wgrad_prep *p = step->prep;
+    const int64_t block = p->run.block, in = tile_channels(p, t->i1 - t->i0);
+    float *const scratch = bind->scratch;
+    /* a short tile of dy has zeros in the other positions */
+    const lc_winograd_range taking = lc_winograd_taking(r, pos);
+    lc_wgrad_product prod = {.v = scratch + p->v_at + pos * p->v_pos + taking.from * block,
+                             .v_blk = p->v_blk,
+                             .w_vec = p->v_blk,
+                             .v_pos = p->v_pos,
+                             .w_pos = p->w_pos,
+                             .positions = end - pos,
+                             .blocks = r->blocks,
+                             .last = r->last,
+                             .tiles = taking.to - taking.from,
+                             .block = p->run.block,
+                             .first = first};
+    float *panel = scratch + p->m_at;
+    for (int64_t o = t->o0; o < t->o1; o += prod.nv) {
+        prod.nv = (int32_t)panel_blocks(p, t->o1 - o);
+        const int64_t m_pos = in * prod.nv * block + WGRAD_SKEW;
+        prod.w = scratch + p->w_at + pos * p->w_pos + (o - t->o0) * p->v_blk + taking.from * block;
+        prod.m = panel + weight * m_pos;
+        step->kernels->wgrad.product(&prod);
+        panel += p->winograd->weights * m_pos;
+    }
+}
+
+static bool same_tiles(const lc_winograd_run *r, int64_t a, int64_t b)
+{
+    const lc_winograd_range at_a = lc_winograd_taking(r, a), at_b = lc_winograd_taking(r, b);
+    return at_a.from == at_b.from && at_a.to == at_b.to;
+}
+
+/* Sums of folded channels are those of four kernels of 4x4, of the rows and columns of a parity: they
+ * go to where they are in one of 7x7. */
+static void unfold(const wgrad_prep *p, const wgrad_tile *t, int64_t o, int64_t nv,
+                   const float *taps, float *sums)
+{
+    const int64_t lanes = nv * p->run.block;
+    for (int64_t i = 0; i < 16 * p->folded; i++, taps += lanes) {
+        const int64_t tap = i / p->folded, c = i % p->folded;
+        const int64_t kh = tap / 4 * 2 + c / 2 % 2, kw = tap % 4 * 2 + c % 2;
+        if (kh < 7 && kw < 7)
+            memcpy(sums + sums_at(p, t, o, nv, c / 4) + (kh * 7 + kw) * lanes, taps,
+                   (size_t)lanes * sizeof *sums);
+    }
 }
 
 void lc_wgrad_sum_winograd(const lc_step *step, const lc_bind *bind, const wgrad_tile *t,
                            int64_t chunk, float *sums)
 {
     const wgrad_prep *p = step->prep;
-    const lc_wgrad_kernels *k = &step->kernels->wgrad;
-    const int64_t block = p->run.block, in = (t->i1 - t->i0) * block; /* channels */
-    float *const v = (float *)bind->scratch + p->v_at, *const w = (float *)bind->scratch + p->w_at;
-    float *const m = (float *)bind->scratch + p->m_at;
-    /* m: [panel][position][input channel][nv * block] */
+    const lc_winograd_form *form = p->winograd;
+    const lc_wgrad_taps_fn taps = step->kernels->wgrad.taps[p->kind];
+    const int64_t block = p->run.block, in = tile_channels(p, t->i1 - t->i0);
+    float *const scratch = bind->scratch;
+    /* m: [panel][weight][input channel][nv * block] */
     const int64_t first = chunk * p->bands / p->chunks, end = (chunk + 1) * p->bands / p->chunks;
     for (int64_t band = first; band < end; band++) {
         const int64_t from = band * p->all / p->bands, to = (band + 1) * p->all / p->bands;
         const lc_winograd_run r = transform(step, bind, t, from, to);
-        lc_wgrad_product prod = {.v_blk = p->v_blk,
-                                 .w_vec = p->v_blk,
-                                 .blocks = t->i1 - t->i0,
-                                 .block = p->run.block,
-                                 .first = band == first};
-        for (int64_t pos = 0; pos < LC_WINOGRAD_POSITIONS; pos++) {
-            /* a short tile of dy has zeros in the other positions */
-            const lc_winograd_range taking = lc_winograd_taking(&r, pos);
-            float *panel = m;
-            prod.tiles = taking.to - taking.from;
-            prod.v = v + pos * p->v_pos + taking.from * block;
-            for (int64_t o = t->o0; o < t->o1; o += prod.nv) {
-                prod.nv = (int32_t)panel_blocks(p, t->o1 - o);
-                const int64_t m_pos = in * prod.nv * block + WGRAD_SKEW;
-                prod.w = w + pos * p->w_pos + (o - t->o0) * p->v_blk + taking.from * block;
-                prod.m = panel + pos * m_pos;
-                k->product(&prod);
-                panel += LC_WINOGRAD_POSITIONS * m_pos;
+        int64_t pos = 0;
+        for (int k = 0; k < form->weights; k++) {
+            const int64_t begin = pos, all = pos + (form->uses ? form->uses[k] : 1);
+            while (pos < all) {
+                const int64_t from_pos = pos++;
+                while (pos < all && same_tiles(&r, from_pos, pos))
+                    pos++;
+                multiply(step, bind, t, &r, from_pos, pos, k, band == first && from_pos == begin);
             }
         }
     }
-    const float *panel = m;
+    const float *panel = scratch + p->m_at;
     for (int64_t o = t->o0, nv; o < t->o1; o += nv) {
         nv = panel_blocks(p, t->o1 - o);
         const int64_t m_pos = in * nv * block + WGRAD_SKEW, vectors = block * nv;
-        for (int64_t i = t->i0; i < t->i1; i++)
-            k->taps(panel + (i - t->i0) * vectors * block, m_pos, sums + sums_at(p, t, o, nv, i),
-                    vectors * block, vectors, p->run.block);
-        panel += LC_WINOGRAD_POSITIONS * m_pos;
+        if (p->folded) {
+            float *fold = scratch + p->fold_at;
+            taps(panel, m_pos, fold, in * vectors, in * nv, p->run.block);
+            unfold(p, t, o, nv, fold, sums);
+        }
+        for (int64_t i = t->i0; i < t->i1 && !p->folded; i++)
+            taps(panel + (i - t->i0) * vectors * block, m_pos, sums + sums_at(p, t, o, nv, i),
+                 vectors * block, vectors, p->run.block);
+        panel += form->weights * m_pos;
     }
 }
 

@@ -185,14 +185,18 @@ lc_status lc_winograd_prepare(lc_step *step)
     r->x_blk = r->h * r->x_row;
     for (int i = 0; i < 2; i++)
         r->pad[i] = lc_conv_axis_get(a, i, a->kernel[i], 0).pad;
+    if (form->up)
+        r->pad[0] = r->pad[1] = 0; /* see kernels/winograd_kernels.h */
     r->blocks = p->form.ib / r->form->parts;
     const int64_t channels = x->dim[1] / a->groups * (form->folded ? 4 : 1);
     const int64_t padding = p->form.ib * block - channels;
     r->last = padding < block ? (int32_t)(block - padding) : block; /* else: within the group too */
-    r->oh = y->dim[2];
-    r->ow = y->dim[3];
-    r->y_row = r->ow * block;
-    r->y_vec = r->oh * r->y_row;
+    r->y_h = y->dim[2];
+    r->y_w = y->dim[3];
+    r->oh = form->up ? lc_ceil_div(r->y_h, 2) : r->y_h;
+    r->ow = form->up ? lc_ceil_div(r->y_w, 2) : r->y_w;
+    r->y_row = r->y_w * block;
+    r->y_vec = r->y_h * r->y_row;
     r->relu = (a->flags & LC_CONV_RELU) != 0;
     r->y_part = p->form.ob / r->form->parts * r->y_vec;
     r->bias_part = p->form.ob / r->form->parts * block;

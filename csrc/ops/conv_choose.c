@@ -131,7 +131,15 @@ static const char *avoid_2x2(const conv_layer *l)
 
 static const char *avoid_s2(const conv_layer *l)
 {
-    return l->y->dim[2] * l->y->dim[3] < MIN_S2_PIXELS ? "too few pixels" : NULL;
+    const lc_desc *small = l->attr->flags & LC_CONV_TRANSPOSED ? l->x : l->y;
+    return small->dim[2] * small->dim[3] < MIN_S2_PIXELS ? "too few pixels" : NULL;
+}
+
+static const char *refuse_up(const conv_layer *l)
+{
+    if (l->attr->pad[0] != 1 || l->attr->pad[2] != 1)
+        return "the padding is not 1";
+    return refuse_tiles(l);
 }
 
 static const char *refuse_folded(const conv_layer *l)
@@ -206,17 +214,20 @@ static const struct {
     lc_conv_algorithm algorithm;
     const char *name;
     int kernel, stride;                          /* that it is made for, with dilation 1; 0: any */
+    bool up;                                     /* for a transposed convolution with that stride */
     const char *(*refuses)(const conv_layer *l); /* why it cannot do the layer; NULL: it can */
     const char *(*avoids)(const conv_layer *l);  /* why that would not pay; NULL: it should */
 } algorithms[] = {
-    {LC_CONV_WINOGRAD_2X2, "winograd 2x2", 3, 1, refuse_tiles, avoid_2x2},
-    {LC_CONV_WINOGRAD_LATE, "winograd late", 3, 1, refuse_tiles, avoid_late},
-    {LC_CONV_WINOGRAD, "winograd", 3, 1, refuse_tiles, avoid_tiles},
-    {LC_CONV_WINOGRAD_S2, "winograd /2", 3, 2, refuse_tiles, avoid_s2},
-    {LC_CONV_WINOGRAD_7X7, "winograd 7x7", 7, 2, refuse_folded, avoid_folded},
-    {LC_CONV_STRASSEN_TWICE, "strassen twice", 1, 0, refuse_strassen_twice, avoid_strassen_twice},
-    {LC_CONV_STRASSEN, "strassen", 1, 0, refuse_strassen, avoid_strassen},
-    {LC_CONV_DIRECT, "direct", 0, 0, never, never},
+    {LC_CONV_WINOGRAD_2X2, "winograd 2x2", 3, 1, false, refuse_tiles, avoid_2x2},
+    {LC_CONV_WINOGRAD_LATE, "winograd late", 3, 1, false, refuse_tiles, avoid_late},
+    {LC_CONV_WINOGRAD, "winograd", 3, 1, false, refuse_tiles, avoid_tiles},
+    {LC_CONV_WINOGRAD_S2, "winograd /2", 3, 2, false, refuse_tiles, avoid_s2},
+    {LC_CONV_WINOGRAD_UP, "winograd up", 3, 2, true, refuse_up, avoid_s2},
+    {LC_CONV_WINOGRAD_7X7, "winograd 7x7", 7, 2, false, refuse_folded, avoid_folded},
+    {LC_CONV_STRASSEN_TWICE, "strassen twice", 1, 0, false, refuse_strassen_twice,
+     avoid_strassen_twice},
+    {LC_CONV_STRASSEN, "strassen", 1, 0, false, refuse_strassen, avoid_strassen},
+    {LC_CONV_DIRECT, "direct", 0, 0, false, never, never},
 };
 enum { ALGORITHMS = sizeof algorithms / sizeof *algorithms };
 
@@ -229,8 +240,9 @@ static const char *refusal(const conv_layer *l, int i)
         return kernel == 3   ? "the kernel is not 3x3"
                : kernel == 7 ? "the kernel is not 7x7"
                              : "the kernel is not 1x1";
-    if (kernel && (a->flags & LC_CONV_TRANSPOSED) && (a->stride[0] != 1 || a->stride[1] != 1))
-        return "transposed with a stride";
+    const bool up = (a->flags & LC_CONV_TRANSPOSED) && (a->stride[0] != 1 || a->stride[1] != 1);
+    if (kernel && up != algorithms[i].up)
+        return up ? "transposed with a stride" : "not transposed";
     if (kernel && (a->stride[0] != a->stride[1] || (stride && a->stride[0] != stride) ||
                    a->dilation[0] != 1 || a->dilation[1] != 1))
         return "not its stride, or a dilation";
@@ -302,17 +314,25 @@ static int64_t images_times(const conv_layer *l, int64_t unit)
     return lc_count_mul(l->y->dim[0], tiles_of(l, unit));
 }
 
+static const char *refuse_few_tiles(const conv_layer *l)
+{
+    return images_times(l, LC_WINOGRAD_TILE) < MIN_ALL_TILES ? "too few tiles" : NULL;
+}
+
 static const char *refuse_grad_tiles(const conv_layer *l)
 {
-    const lc_conv2d_attr *a = l->attr;
-    if (a->stride[0] != 1 || a->stride[1] != 1 || a->dilation[0] != 1 || a->dilation[1] != 1)
-        return "stride or dilation is not 1";
     const char *why = refuse_padding(l, 2);
+    if (!why && l->x->layout.block == 1)
+        why = "the input is not blocked";
     if (!why)
         why = refuse_groups(l);
-    if (!why && images_times(l, LC_WINOGRAD_TILE) < MIN_ALL_TILES)
-        why = "too few tiles";
-    return why;
+    return why ? why : refuse_few_tiles(l);
+}
+
+static const char *refuse_grad_folded(const conv_layer *l)
+{
+    const char *why = refuse_folded(l);
+    return why ? why : refuse_few_tiles(l);
 }
 
 static const char *refuse_grad_parts(const conv_layer *l, int64_t parts)
@@ -325,6 +345,8 @@ static const char *refuse_grad_parts(const conv_layer *l, int64_t parts)
         return "padding";
     if (a->stride[0] != a->stride[1])
         return "strides differ";
+    if (l->x->layout.block == 1)
+        return "the input is not blocked";
     if (l->x->layout.groups != 1 || l->y->layout.groups != 1 || l->x->dim[1] % multiple ||
         l->y->dim[1] % multiple)
         return "channels cannot be halved";
@@ -352,31 +374,33 @@ static const char *refuse_grad_once(const conv_layer *l)
 
 static const struct {
     lc_conv_algorithm algorithm;
-    int kernel;
+    int kernel, stride; /* stride 0: any */
     const char *(*refuses)(const conv_layer *l);
 } grad_algorithms[] = {
-    {LC_CONV_WINOGRAD, 3, refuse_grad_tiles},
-    {LC_CONV_STRASSEN_TWICE, 1, refuse_grad_twice},
-    {LC_CONV_STRASSEN, 1, refuse_grad_once},
+    {LC_CONV_WINOGRAD, 3, 1, refuse_grad_tiles},
+    {LC_CONV_WINOGRAD_S2, 3, 2, refuse_grad_tiles},
+    {LC_CONV_WINOGRAD_7X7, 7, 2, refuse_grad_folded},
+    {LC_CONV_STRASSEN_TWICE, 1, 0, refuse_grad_twice},
+    {LC_CONV_STRASSEN, 1, 0, refuse_grad_once},
 };
 
 lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const lc_desc *in,
                                              const char **why)
 {
     const conv_layer l = {.attr = attr, .x = &in[1], .y = &in[0]};
-    const char *reason = refuse_all();
+    const char *all = refuse_all(),
+               *reason = all ? all : "no algorithm for such a kernel or stride";
     lc_conv_algorithm found = LC_CONV_DIRECT;
-    if (!reason && l.x->layout.block == 1)
-        reason = "the input is not blocked";
-    if (!reason) {
-        reason = "the kernel is neither 3x3 nor 1x1";
-        for (size_t i = 0; reason && i < sizeof grad_algorithms / sizeof *grad_algorithms; i++) {
-            const int kernel = grad_algorithms[i].kernel;
-            if (attr->kernel[0] != kernel || attr->kernel[1] != kernel)
-                continue;
-            reason = grad_algorithms[i].refuses(&l);
-            found = grad_algorithms[i].algorithm;
-        }
+    for (size_t i = 0; reason && !all && i < sizeof grad_algorithms / sizeof *grad_algorithms;
+         i++) {
+        const int kernel = grad_algorithms[i].kernel, stride = grad_algorithms[i].stride;
+        if (attr->kernel[0] != kernel || attr->kernel[1] != kernel)
+            continue;
+        if (stride && (attr->stride[0] != stride || attr->stride[1] != stride ||
+                       attr->dilation[0] != 1 || attr->dilation[1] != 1))
+            continue;
+        reason = grad_algorithms[i].refuses(&l);
+        found = grad_algorithms[i].algorithm;
     }
     if (why)
         *why = reason;

@@ -114,7 +114,9 @@ static void multiply(task *t, const lc_strassen_side *a, const lc_strassen_side 
 {
     const int64_t block = t->k->block;
     lc_wgrad_product p = {.w_vec = a->step,
+                          .positions = 1,
                           .blocks = 1,
+                          .last = t->k->block,
                           .tiles = t->pixels,
                           .next = {.images = 1},
                           .block = t->k->block,

@@ -7,19 +7,21 @@
 #include "ops/op_util.h"
 #include "ops/ops.h"
 
-/* The 36 parts should not start at the same place in the sets of the L1 cache. */
+/* The parts of V, W and M, one per position, should not start at the same place in the sets of the L1 cache. */
 #define WGRAD_SKEW 16
 
 typedef struct wgrad_prep {
     lc_conv_form form;
     lc_conv_shape shape;
-    lc_wgrad_run run; /* what is the same for all calls */
-    bool winograd;
-    int levels;    /* Strassen: 1 or 2, else 0 */
-    int64_t parts; /* of the channels of a tile, either side: 2^levels */
-    bool plain;    /* x is not blocked: a row of taps takes the place of the channels of a block */
-    bool pick;     /* strided 1x1: the pixels that count are copied, side by side, in one row */
-    bool single;   /* one item holds all chunks: sums lie in scratch, and go to dw at once */
+    lc_wgrad_run run;                 /* what is the same for all calls */
+    const lc_winograd_form *winograd; /* or NULL */
+    lc_winograd_kind kind;            /* of it */
+    int64_t folded; /* 7x7: channels of the folded input, which are all in one tile; else 0 */
+    int levels;     /* Strassen: 1 or 2, else 0 */
+    int64_t parts;  /* of the channels of a tile, either side: 2^levels */
+    bool plain;     /* x is not blocked: a row of taps takes the place of the channels of a block */
+    bool pick;      /* strided 1x1: the pixels that count are copied, side by side, in one row */
+    bool single;    /* one item holds all chunks: sums lie in scratch, and go to dw at once */
     int64_t n, oh, ow, taps;
     int64_t dy_vec, dy_image, x_image, x_block; /* floats */
     int64_t images, rows, columns;              /* of a band */
@@ -32,7 +34,7 @@ typedef struct wgrad_prep {
     int64_t pair;             /* floats of the sums of an output and an input block */
     int64_t tile_floats;
     /* scratch, in floats from its start */
-    int64_t copy_at, v_at, w_at, m_at, place_at;
+    int64_t copy_at, v_at, w_at, m_at, place_at, fold_at;
     int64_t v_pos, v_blk, w_pos;
 } wgrad_prep;
 
@@ -45,6 +47,17 @@ typedef struct wgrad_tile {
 typedef struct wgrad_band {
     int64_t n, images, oh0, oh1, ow0, ow1;
 } wgrad_band;
+
+/* Winograd: input channels of a tile of so many input blocks, and the blocks that V has of them. */
+static inline int64_t tile_channels(const wgrad_prep *p, int64_t blocks)
+{
+    return p->folded ? p->folded : blocks * p->run.block;
+}
+
+static inline int64_t v_blocks(const wgrad_prep *p, int64_t blocks)
+{
+    return lc_ceil_div(tile_channels(p, blocks), p->run.block);
+}
 
 /* How many blocks of the `left` output blocks of an item the next panel takes. */
 static inline int64_t panel_blocks(const wgrad_prep *p, int64_t left)

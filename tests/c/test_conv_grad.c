@@ -193,6 +193,13 @@ static void run_items(lc_step *s, const void *const *data, void *to)
 
 /* --- the gradient of the weights */
 
+static void check_name(const lc_step *s, lc_conv_algorithm algorithm)
+{
+    const lc_winograd_form *form = lc_conv_winograd_form(algorithm);
+    CHECK(form ? strcmp(s->algorithm, form->name) == 0
+               : !strstr(s->algorithm, "winograd") && !strstr(s->algorithm, "strassen"));
+}
+
 static float *weight_grad(const grad_data *d, const grad_case *t, const lc_kernels *k, int threads,
                           lc_conv_algorithm algorithm)
 {
@@ -220,8 +227,7 @@ static float *weight_grad(const grad_data *d, const grad_case *t, const lc_kerne
     const void *data[2] = {dy, x};
     lc_step s = step_of(&lc_op_conv2d_weight_grad, &attr, 2, in, &out, k, threads);
     CHECK(lc_conv_weight_grad_prepare(&s, algorithm) == LC_OK);
-    CHECK((strstr(s.algorithm, "winograd") != NULL) == (algorithm == LC_CONV_WINOGRAD));
-    CHECK((strstr(s.algorithm, "strassen") != NULL) == (algorithm >= LC_CONV_STRASSEN));
+    check_name(&s, algorithm);
     float *dw = poisoned(lc_desc_bytes(&out));
     run_items(&s, data, dw);
     lc_free(dy);
@@ -285,8 +291,7 @@ static float *input_grad(const grad_data *d, const grad_case *t, const lc_kernel
     float *more = add ? move(&in[2], d->padd + n0 * x_image, true) : NULL;
     lc_step s = step_of(&lc_op_conv2d, &attr, n_in, in, &out, k, threads);
     CHECK(s.op->prepare(&s) == LC_OK);
-    const lc_winograd_form *form = lc_conv_winograd_form(algorithm);
-    CHECK(form ? strcmp(s.algorithm, form->name) == 0 : !strstr(s.algorithm, "winograd"));
+    check_name(&s, algorithm);
     float *dx = poisoned(lc_desc_bytes(&out));
     run_items(&s, (const void *[]){dy, weights[0], more}, dx);
     CHECK(pads_are_zero(&out, dx));
@@ -306,16 +311,30 @@ static double worst[2][1 + LC_WINOGRAD_KINDS]; /* [input, weights][algorithm] */
 static double error_of(const float *y, const double *ref, int64_t n, double largest)
 {
     double error = 0;
-    for (int64_t i = 0; i < n; i++) /* a NaN counts */
-        error = fabs(y[i] - ref[i]) <= error ? error : fabs(y[i] - ref[i]);
+    for (int64_t i = 0; i < n; i++)
+        error = larger_error(error, y[i] - ref[i]);
     return error == 0 ? 0 : error / largest;
 }
 
-static bool can_be_winograd(const grad_case *t)
+static bool pads_at_most(const grad_case *t, int64_t most)
 {
-    return t->kh == 3 && t->kw == 3 && t->s[0] == 1 && t->s[1] == 1 && t->d[0] == 1 &&
-           t->d[1] == 1 && t->p[0] <= 2 && t->p[1] <= 2 && t->p[2] <= 2 && t->p[3] <= 2 &&
-           !t->x_plain && t->n > 0;
+    return t->p[0] <= most && t->p[1] <= most && t->p[2] <= most && t->p[3] <= most;
+}
+
+/* Winograd's algorithm for a case, or LC_CONV_DIRECT; groups may still forbid it. */
+static lc_conv_algorithm winograd_of(const grad_case *t, bool of_input)
+{
+    const int64_t k = t->kh, s = t->s[0];
+    if (t->kw != k || t->s[1] != s || t->d[0] != 1 || t->d[1] != 1 || t->n == 0)
+        return LC_CONV_DIRECT;
+    if (!of_input && t->x_plain)
+        return k == 7 && s == 2 && t->ic <= 4 && pads_at_most(t, 6) ? LC_CONV_WINOGRAD_7X7
+                                                                    : LC_CONV_DIRECT;
+    if (k != 3 || !pads_at_most(t, 2))
+        return LC_CONV_DIRECT;
+    if (s == 2 && of_input)
+        return t->p[0] == 1 && t->p[2] == 1 ? LC_CONV_WINOGRAD_UP : LC_CONV_DIRECT;
+    return s == 1 ? LC_CONV_WINOGRAD : s == 2 ? LC_CONV_WINOGRAD_S2 : LC_CONV_DIRECT;
 }
 
 /* As conv_choose.c has them, but for any number of channels and pixels. */
@@ -383,9 +402,11 @@ static void check_case(const grad_case *t, const lc_kernels *tables, int n_table
         check_weights(&d, t, &tables[i], LC_CONV_DIRECT);
         check_input(&d, t, &tables[i], LC_CONV_DIRECT);
         /* Winograd needs blocks that no two groups share. */
-        if (can_be_winograd(t) && (t->g == 1 || x.groups > 1 || t->ic / t->g > tables[i].block)) {
-            check_weights(&d, t, &tables[i], LC_CONV_WINOGRAD);
-            check_input(&d, t, &tables[i], LC_CONV_WINOGRAD);
+        if (t->g == 1 || x.groups > 1 || t->ic / t->g > tables[i].block) {
+            if (winograd_of(t, false))
+                check_weights(&d, t, &tables[i], winograd_of(t, false));
+            if (winograd_of(t, true))
+                check_input(&d, t, &tables[i], winograd_of(t, true));
         }
         if (can_be_strassen(t, 2, tables[i].block))
             check_input(&d, t, &tables[i], LC_CONV_STRASSEN);
@@ -423,6 +444,17 @@ static const grad_case cases[] = {
     {2, 3, 37, 40, 24, 7, 7, {2, 2}, {3, 3, 3, 3}, {1, 1}, 1, 1, 1, 1, 0},
     {2, 3, 23, 61, 16, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 1, 1, 1, A},
     {5, 8, 5, 6, 8, 3, 3, {1, 1}, {1, 1, 1, 1}, {1, 1}, 1, 0, 1, 1, 0},
+    /* with strides: short tiles, half pairs, several bands, tiles of channels, groups */
+    {5, 24, 28, 29, 16, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 0, 1, 1, A | R},
+    {1, 8, 57, 43, 8, 3, 3, {2, 2}, {1, 0, 1, 2}, {1, 1}, 1, 0, 1, 1, 0},
+    {2, 16, 20, 19, 24, 3, 3, {2, 2}, {2, 1, 0, 2}, {1, 1}, 1, 0, 1, 1, 0},
+    {3, 144, 9, 10, 160, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 0, 1, 1, 0},
+    {2, 80, 13, 11, 160, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 4, 0, 1, 1, A},
+    {1, 48, 8, 9, 60, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 0, 3, 5, A},
+    {2, 8, 2, 1, 8, 3, 3, {2, 2}, {1, 1, 1, 1}, {1, 1}, 1, 0, 1, 1, A},
+    {3, 1, 30, 41, 24, 7, 7, {2, 2}, {3, 3, 3, 3}, {1, 1}, 1, 1, 1, 1, 0},
+    {2, 4, 50, 33, 72, 7, 7, {2, 2}, {0, 3, 6, 2}, {1, 1}, 1, 1, 1, 1, 0},
+    {1, 2, 7, 8, 8, 7, 7, {2, 2}, {3, 2, 3, 3}, {1, 1}, 1, 1, 1, 1, 0},
     /* Strassen: runs and pixels that are left over, tiles of many channels, many runs */
     {3, 32, 14, 15, 64, 1, 1, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
     {5, 64, 29, 30, 128, 1, 1, {2, 2}, {0, 0, 0, 0}, {1, 1}, 1, 0, 1, 1, 0},
@@ -519,6 +551,26 @@ static grad_case random_case(void)
     return t;
 }
 
+/* What Winograd's algorithm with strides takes. */
+static grad_case random_strided(void)
+{
+    grad_case t = random_case();
+    t.x_plain = pick(0, 1);
+    t.g = t.x_plain ? 1 : pick(1, 2);
+    t.ic = t.x_plain ? pick(1, 4) : t.g * pick(1, 40);
+    t.oc = t.g * pick(1, 40);
+    t.kh = t.kw = t.x_plain ? 7 : 3;
+    for (int i = 0; i < 2; i++) {
+        t.s[i] = 2;
+        t.d[i] = 1;
+        t.p[2 * i] = t.x_plain ? pick(0, 6) : pick(0, 2) ? 1 : pick(0, 2);
+        t.p[2 * i + 1] = t.x_plain ? pick(0, 6) : pick(0, 2);
+    }
+    t.h = t.kh + pick(0, 20);
+    t.w = t.kw + pick(0, 20);
+    return t;
+}
+
 /* Sums of many pixels do not lose accuracy: batch 16 of 56x56, few channels. */
 static void check_long_sums(const lc_kernels *k)
 {
@@ -547,9 +599,24 @@ static void check_choice(void)
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_WINOGRAD && !why);
     a.stride[1] = 2;
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "stride"));
-    a.stride[1] = 1;
+    a.stride[0] = 2;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_WINOGRAD_S2 && !why);
+    in[1].layout.block = 1;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "blocked"));
+    a.kernel[0] = a.kernel[1] = 7;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "input"));
+    in[1].dim[1] = 3;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_WINOGRAD_7X7 && !why);
+    a.pad[3] = 7;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "padding"));
+    a.pad[3] = 1;
+    in[1].layout.block = 8;
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "blocked"));
+    in[1].dim[1] = 64;
+    a.stride[0] = a.stride[1] = 1;
+    a.kernel[0] = 3;
     a.kernel[1] = 1;
-    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "3x3"));
+    CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "kernel"));
     a.kernel[0] = 1;
     memset(a.pad, 0, sizeof a.pad);
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_DIRECT && strstr(why, "channels"));
@@ -577,8 +644,8 @@ static void check_choice(void)
     CHECK(lc_conv_choose_weight_grad(&a, in, &why) == LC_CONV_WINOGRAD && !why);
 }
 
-/* A transposed convolution gets the algorithm of an ordinary one of its shape; with strides, direct
- * sums. */
+/* A transposed convolution gets the algorithm of an ordinary one of its shape; with strides, one of its
+ * own or direct sums. */
 static void check_transposed_choice(void)
 {
     lc_conv2d_attr a = {.stride = {1, 1},
@@ -596,11 +663,19 @@ static void check_transposed_choice(void)
     in[1].dim[2] = in[1].dim[3] = 1;
     memset(a.pad, 0, sizeof a.pad);
     CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_STRASSEN_TWICE);
-    for (int k = 1; k <= 3; k += 2) {
-        a.stride[0] = a.stride[1] = 2;
-        in[1].dim[2] = in[1].dim[3] = k;
-        CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_DIRECT);
-    }
+    a.stride[0] = a.stride[1] = 2;
+    CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_DIRECT);
+    in[1].dim[2] = in[1].dim[3] = 3;
+    in[0].dim[2] = in[0].dim[3] = 14;
+    CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_DIRECT); /* for its padding */
+    a.pad[0] = a.pad[1] = a.pad[2] = a.pad[3] = 1;
+    CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_WINOGRAD_UP);
+    a.stride[1] = 1;
+    CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_DIRECT);
+    a.stride[1] = 2;
+    in[0].dim[2] = in[0].dim[3] = 7;
+    out.dim[2] = out.dim[3] = 14;
+    CHECK(lc_conv_choose(&a, in, &out) == LC_CONV_DIRECT); /* few pixels */
 }
 
 /* Wrong shapes are told apart by their messages. */
@@ -655,18 +730,18 @@ int main(void)
 #endif
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         check_case(&cases[i], tables, n);
-    for (int i = 0; i < 150; i++) {
-        const grad_case t = random_case();
+    for (int i = 0; i < 225; i++) {
+        const grad_case t = i % 3 ? random_case() : random_strided();
         check_case(&t, tables, n);
     }
     check_long_sums(lc_kernels_get());
     check_choice();
     check_transposed_choice();
     check_errors();
-    printf("largest errors: input %.2g direct, %.2g Winograd, %.2g Strassen, %.2g twice; weights "
-           "%.2g direct, %.2g Winograd, %.2g Strassen, %.2g twice\n",
-           worst[0][LC_CONV_DIRECT], worst[0][LC_CONV_WINOGRAD], worst[0][LC_CONV_STRASSEN],
-           worst[0][LC_CONV_STRASSEN_TWICE], worst[1][LC_CONV_DIRECT], worst[1][LC_CONV_WINOGRAD],
-           worst[1][LC_CONV_STRASSEN], worst[1][LC_CONV_STRASSEN_TWICE]);
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k <= LC_WINOGRAD_KINDS; k++)
+            if (worst[i][k] > 0)
+                printf("largest error, %s: %.2g %s\n", i ? "weights" : "input", worst[i][k],
+                       k ? lc_winograd_forms[k - 1].name : "direct");
     return check_report();
 }
