@@ -26,21 +26,23 @@ static const uint8_t last_s2[81] = {LAST_9(0),   LAST_9(0),   LAST_9(0),   LAST_
                                     LAST_ODD(0), LAST_ODD(0), LAST_ODD(0), LAST_ODD(0), LAST_ODD(2),
                                     LAST_4(0),   LAST_4(0),   LAST_4(0),   LAST_4(1)};
 
+#define FORM_3X3(N, WEIGHTS) .positions = N, .weights = WEIGHTS, .parts = 1, .kernel = 3
+#define FORM_1X1(N, PARTS) .positions = N, .weights = N, .parts = PARTS, .kernel = 1
 const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS] = {
-    [LC_WINOGRAD_3X3] = {"winograd 4x4", 36, 36, NULL, last_3x3, 1, 3, 1, 4, false, false, false},
-    [LC_WINOGRAD_3X3_LATE] = {"winograd 4x4 late", 36, 9, NULL, last_3x3, 1, 3, 1, 4, true, false,
-                              false},
-    [LC_WINOGRAD_3X3_2X2] = {"winograd 2x2", 16, 16, NULL, last_2x2, 1, 3, 1, 2, false, false,
-                             false},
-    [LC_WINOGRAD_3X3_S2] = {"winograd 4x4 /2", 81, 36, uses_s2, last_s2, 1, 3, 2, 4, false, false,
-                            false},
-    [LC_WINOGRAD_3X3_UP] = {"winograd 4x4 up", 81, 36, uses_s2, last_s2, 1, 3, 2, 4, false, false,
-                            true},
-    [LC_WINOGRAD_7X7_S2] = {"winograd 4x4 7x7", 49, 49, NULL, last_7x7, 1, 7, 2, 4, false, true,
-                            false},
-    [LC_WINOGRAD_1X1] = {"strassen", 7, 7, NULL, NULL, 2, 1, 0, 0, false, false, false},
-    [LC_WINOGRAD_1X1_TWICE] = {"strassen twice", 49, 49, NULL, NULL, 4, 1, 0, 0, false, false,
-                               false},
+    [LC_WINOGRAD_3X3] = {"winograd 4x4", FORM_3X3(36, 36), .stride = 1, .tile = 4,
+                         .last = last_3x3},
+    [LC_WINOGRAD_3X3_LATE] = {"winograd 4x4 late", FORM_3X3(36, 9), .stride = 1, .tile = 4,
+                              .last = last_3x3, .late = true},
+    [LC_WINOGRAD_3X3_2X2] = {"winograd 2x2", FORM_3X3(16, 16), .stride = 1, .tile = 2,
+                             .last = last_2x2},
+    [LC_WINOGRAD_3X3_S2] = {"winograd 4x4 /2", FORM_3X3(81, 36), .stride = 2, .tile = 4,
+                            .last = last_s2, .uses = uses_s2},
+    [LC_WINOGRAD_3X3_UP] = {"winograd 4x4 up", FORM_3X3(81, 36), .stride = 2, .tile = 4,
+                            .last = last_s2, .uses = uses_s2, .up = true},
+    [LC_WINOGRAD_7X7_S2] = {"winograd 4x4 7x7", .positions = 49, .weights = 49, .parts = 1,
+                            .kernel = 7, .stride = 2, .tile = 4, .last = last_7x7, .folded = true},
+    [LC_WINOGRAD_1X1] = {"strassen", FORM_1X1(7, 2)},
+    [LC_WINOGRAD_1X1_TWICE] = {"strassen twice", FORM_1X1(49, 4)},
 };
 
 void lc_kernels_fill(lc_kernels *table, lc_isa isa)
