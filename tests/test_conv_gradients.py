@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+import lucid_c
 import oracle
 from helpers import assert_close, assert_same_bits, draw
 from lucid_c import Tensor
@@ -132,6 +133,42 @@ def test_real_shapes_against_pytorch(name):
     torch.nn.functional.conv2d(*leaves, *case[2:]).backward(torch.tensor(dy, dtype=torch.float64))
     for got, leaf in zip(gradients(x, w, b, dy, case[2:]), leaves, strict=True):
         assert_close(got, leaf.grad.numpy(), rel=1e-5)
+
+
+# Channels of x and y, height and width, kernel, stride.
+LARGE = {
+    "direct": (64, 64, 56, 1, 1),
+    "strassen": (128, 128, 28, 1, 1),
+    "strassen twice": (512, 512, 14, 1, 1),
+    "winograd": (64, 64, 56, 3, 1),
+    "winograd late": (256, 256, 14, 3, 1),
+    "winograd, stride 2": (64, 64, 56, 3, 2),
+    "winograd, stem": (3, 64, 112, 7, 2),
+    "direct, stride 2": (64, 64, 56, 1, 2),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_results_larger_than_the_caches(name):
+    """They come from memory and go past the caches; image by image, not: with the same bits."""
+    ic, oc, size, kernel, stride = LARGE[name]
+    out = size // stride
+    image = 4 * min(ic * size**2, oc * out**2)
+    n = min(lucid_c.config()["l3"] // 2, 48 << 20) // image + 2
+    x, dy = draw("x", (n, ic, size, size)), draw("dy", (n, oc, out, out))
+    w = draw("w", (oc, ic, kernel, kernel), 0.1)
+
+    def both(x, dy):
+        x = Tensor(x, requires_grad=True)
+        y = F.conv2d(x, Tensor(w), None, stride, kernel // 2)
+        y.backward(Tensor(dy))
+        return y.detach().numpy(), x.grad.numpy()
+
+    y, dx = both(x, dy)
+    for i in (0, n // 2, n - 1):
+        one_y, one_dx = both(x[i : i + 1], dy[i : i + 1])
+        assert_same_bits(y[i : i + 1], one_y)
+        assert_same_bits(dx[i : i + 1], one_dx)
 
 
 def test_sums_over_a_batch_stay_accurate():

@@ -114,6 +114,15 @@ CONV_INLINE void conv_finish(const int px, const int nv, const lc_conv_run *r, c
             }
         }
     }
+    if (flags & LC_RUN_STREAM) {
+        CONV_UNROLL
+        for (int i = 0; i < px; i++) {
+            CONV_UNROLL
+            for (int v = 0; v < nv; v++)
+                lc_v_stream(y + i * pix + v * vec, acc[i][v]);
+        }
+        return;
+    }
     CONV_UNROLL
     for (int i = 0; i < px; i++) {
         CONV_UNROLL
@@ -749,6 +758,8 @@ CONV_INLINE void conv_dense(const lc_conv_run *r, int64_t oh0, int64_t oh1, int6
     else
         conv_walk(r, oh0, oh1, ow0, ow1, CONV_PX1, NULL, unit ? conv_unit_1 : conv_inside_1,
                   conv_edge_1);
+    if (r->flags & LC_RUN_STREAM)
+        lc_v_stream_end();
 }
 
 CONV_INLINE void conv_lanes(const lc_conv_run *r, int64_t oh0, int64_t oh1, int64_t ow0,

@@ -34,7 +34,8 @@ enum {
     /* dense: blocks of pixels may cross the ends of rows, for narrow planes. y_row is columns times
      * y_pix; the memory around the input holds zeros wherever a tap may fall. */
     LC_RUN_CROSS = 32,
-    LC_RUN_FAR = 64 /* the input comes from memory: more of it is fetched ahead */
+    LC_RUN_FAR = 64,    /* the input comes from memory: more of it is fetched ahead */
+    LC_RUN_STREAM = 128 /* with FIRST and LAST: y goes past the caches; blocks, aligned to them */
 };
 
 #define LC_CONV_MAX_NV 2

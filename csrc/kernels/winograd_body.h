@@ -408,6 +408,21 @@ static void wino_input_1x1_twice(const lc_winograd_run *r)
     wino_input_parts(4, r);
 }
 
+WINO_INLINE void wino_store(const lc_winograd_run *r, int64_t at, lc_v s)
+{
+    if (r->stream)
+        lc_v_stream(r->y + at, s);
+    else
+        lc_v_storeu(r->y + at, s);
+}
+
+/* The last store of a call has been. */
+WINO_INLINE void wino_stored(const lc_winograd_run *r)
+{
+    if (r->stream)
+        lc_v_stream_end();
+}
+
 WINO_INLINE void wino_put(const lc_winograd_run *r, int64_t at, lc_v s, lc_v bias)
 {
     s = lc_v_add(s, bias);
@@ -415,7 +430,7 @@ WINO_INLINE void wino_put(const lc_winograd_run *r, int64_t at, lc_v s, lc_v bia
         s = lc_v_add(s, lc_v_loadu(r->add + at));
     if (r->relu)
         s = lc_v_relu(s);
-    lc_v_storeu(r->y + at, s);
+    wino_store(r, at, s);
 }
 
 WINO_INLINE void wino_output_parts(const int n, const lc_winograd_run *r)
@@ -460,11 +475,13 @@ WINO_INLINE void wino_output_parts(const int n, const lc_winograd_run *r)
 static void wino_output_1x1(const lc_winograd_run *r)
 {
     wino_output_parts(2, r);
+    wino_stored(r);
 }
 
 static void wino_output_1x1_twice(const lc_winograd_run *r)
 {
     wino_output_parts(4, r);
+    wino_stored(r);
 }
 
 /* `px` tiles from v and m on, `nv` vectors of the two, `blocks` input blocks, `last` channels of the
@@ -614,7 +631,7 @@ WINO_INLINE void wino_output_row(const int n, const lc_winograd_run *r, const lc
             s = lc_v_relu(s);
         if (tail)
             s = lc_v_select(valid, s, lc_v_zero());
-        lc_v_storeu(r->y + to, s);
+        wino_store(r, to, s);
     }
 }
 
@@ -667,31 +684,37 @@ WINO_INLINE void wino_output_tiles(const lc_winograd_kind kind, const lc_winogra
 static void wino_output(const lc_winograd_run *r)
 {
     wino_output_tiles(LC_WINOGRAD_3X3, r);
+    wino_stored(r);
 }
 
 static void wino_output_2x2(const lc_winograd_run *r)
 {
     wino_output_tiles(LC_WINOGRAD_3X3_2X2, r);
+    wino_stored(r);
 }
 
 static void wino_output_late(const lc_winograd_run *r)
 {
     wino_output_tiles(LC_WINOGRAD_3X3_LATE, r);
+    wino_stored(r);
 }
 
 static void wino_output_s2(const lc_winograd_run *r)
 {
     wino_output_tiles(LC_WINOGRAD_3X3_S2, r);
+    wino_stored(r);
 }
 
 static void wino_output_3x3_up(const lc_winograd_run *r)
 {
     wino_output_tiles(LC_WINOGRAD_3X3_UP, r);
+    wino_stored(r);
 }
 
 static void wino_output_7x7(const lc_winograd_run *r)
 {
     wino_output_tiles(LC_WINOGRAD_7X7_S2, r);
+    wino_stored(r);
 }
 
 static void wino_fill(lc_winograd_kernels *k)

@@ -155,6 +155,7 @@ typedef struct lc_winograd_run {
     int32_t nv;       /* vectors of the panel that exist: 1, 2; M of the others is undefined */
     int32_t lanes[2]; /* valid lanes per vector; the others are stored as zeros (1x1: all are) */
     int32_t relu;
+    int32_t stream; /* y goes past the caches: it is aligned to them, and not add */
 } lc_winograd_run;
 
 static inline lc_winograd_range lc_winograd_taking(const lc_winograd_run *r, int64_t position)

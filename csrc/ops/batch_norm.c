@@ -71,8 +71,7 @@ bool lc_norm_streams(const lc_step *step, const lc_bind *bind, const void *to)
     for (int i = 0; i < step->n_in; i++)
         if (bind->in[i] == to)
             return false;
-    return step->in[0].layout.block == step->kernels->block && (uintptr_t)to % LC_ALIGN == 0 &&
-           lc_desc_bytes(&step->in[0]) > lc_cpu_get()->l3 / 4;
+    return lc_is_aligned(to) && lc_streams(step, &step->in[0]);
 }
 
 static lc_status infer(const void *attr, int n_in, const lc_desc *in, int *n_out, lc_desc *out)

@@ -26,8 +26,7 @@ typedef struct lc_norm_place {
 void lc_norm_walk_init(lc_norm_walk *w, const lc_desc *x, const lc_kernels *kernels);
 int64_t lc_norm_unit_count(const lc_norm_walk *w);
 lc_norm_place lc_norm_unit(const lc_norm_walk *w, int64_t unit);
-/* Should a result of the size of input 0 be written to `to` past the caches, which could not keep it
- * for the next step (a step of training: 1.02 times as fast)? Not over an input. */
+/* lc_streams for a result of the size of input 0 that goes to `to`. Not over an input. */
 bool lc_norm_streams(const lc_step *step, const lc_bind *bind, const void *to);
 /* The channel of a slot, or -1: a pad. */
 int64_t lc_norm_channel(const lc_desc *x, int64_t slot);

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "base/cpu.h"
 #include "ops/conv2d_winograd.h"
 #include "ops/conv_form.h"
 #include "ops/op_util.h"
@@ -285,7 +286,7 @@ typedef struct conv_prep {
     int64_t x_h, x_w; /* the input */
     int64_t copy_w;   /* COPY_PAD: columns */
     bool copy_rows;   /* COPY_PAD: rows above and below too */
-    bool add;
+    bool add, stream;
     bool tail;           /* some output blocks have padding */
     int64_t chunks;      /* parts of the input blocks */
     int64_t step_floats; /* floats of weights per input block and output block */
@@ -464,6 +465,8 @@ static void prepare_part(lc_step *step, const lc_conv_form *whole, const lc_conv
         return;
     if ((int64_t)lc_desc_bytes(x) > lc_cpu_cache(step->threads))
         p->run.flags |= LC_RUN_FAR;
+    p->stream =
+        !p->add && !p->form.lanes && p->chunks == 1 && p->run.y_pix == block && lc_streams(step, y);
     choose(step->kernels, p);
     schedule(step, p);
     p->items = p->n * p->form.groups * p->tiles * p->splits;
@@ -625,7 +628,9 @@ static void run_item(const conv_prep *p, const lc_bind *bind, int64_t item, bool
         r.y = (float *)bind->out[0] + at;
         r.add = p->add ? (const float *)bind->in[2] + at : NULL;
         r.bias = bias + block * r.block;
-        r.flags &= ~(uint32_t)LC_RUN_TAIL;
+        r.flags &= ~(uint32_t)(LC_RUN_TAIL | LC_RUN_STREAM);
+        if (p->stream && lc_is_aligned(bind->out[0]))
+            r.flags |= LC_RUN_STREAM;
         for (int v = 0; v < r.nv; v++) {
             int64_t left = p->slot_each - (block + v) * r.block % p->slot_padded;
             r.lanes[v] = (int32_t)lc_min64(left, r.block);

@@ -19,7 +19,7 @@
 typedef struct winograd_prep {
     lc_conv_form form;
     lc_winograd_run run; /* what is the same for all calls */
-    bool add;
+    bool add, stream;
     int64_t tiles;  /* of all images */
     int64_t blocks; /* parts into which those are cut */
     int64_t splits; /* parts into which the panels are cut, each an item of its own */
@@ -201,6 +201,7 @@ lc_status lc_winograd_prepare(lc_step *step)
     r->y_part = p->form.ob / r->form->parts * r->y_vec;
     r->bias_part = p->form.ob / r->form->parts * block;
     p->add = (a->flags & LC_CONV_ADD) != 0;
+    p->stream = !p->add && lc_streams(step, y);
     p->tiles = y->dim[0] * tiles_of_plane(r);
     p->x_group = (form->folded ? x->dim[1] : p->form.ib) * r->x_blk;
     r->x_image = p->x_group * p->form.groups;
@@ -246,6 +247,7 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
         r.nv = f->ob - panel * 2 < 2 ? 1 : 2;
         r.y = (float *)bind->out[0] + to;
         r.add = p->add ? (const float *)bind->in[2] + to : NULL;
+        r.stream = p->stream && lc_is_aligned(bind->out[0]);
         r.bias = bias + block * r.block;
         for (int v = 0; v < r.nv; v++) {
             const int64_t left = p->slot_each - (block + v) * r.block % p->slot_padded;

@@ -1,5 +1,8 @@
 #include "ops/op_util.h"
 
+#include "base/cpu.h"
+#include "base/mem.h"
+
 int64_t lc_units_set(lc_units *u, int64_t count, int64_t work)
 {
     int64_t each = LC_ITEM_WORK / (work > 0 ? work : 1);
@@ -121,6 +124,16 @@ void lc_clear_pads(const lc_desc *d, float *data, int64_t begin, int64_t end)
                     data[i + l] = 0.0f;
         begin = stop;
     }
+}
+
+bool lc_streams(const lc_step *step, const lc_desc *y)
+{
+    return y->layout.block == step->kernels->block && lc_desc_bytes(y) > lc_cpu_get()->l3 / 8;
+}
+
+bool lc_is_aligned(const void *p)
+{
+    return (uintptr_t)p % LC_ALIGN == 0;
 }
 
 int64_t lc_memory_floats(const lc_desc *d)
