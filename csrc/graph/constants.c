@@ -39,17 +39,16 @@ typedef struct pack_run {
     job *jobs; /* in order of size */
     int n_jobs;
     int64_t n_pieces;
-    /* guarded by LC_LOCK_PIECES */
-    int64_t next_piece;
-    int next_job; /* the one that the next piece is of, or one before it */
-    lc_spaces spaces;
-    /* */
     size_t scratch_bytes; /* per thread */
     unsigned char *scratch;
     const lc_run_options *options;
     double next_check; /* caller's thread only */
     atomic_int failed; /* an lc_status */
     char message[512]; /* guarded by `failed` having been won */
+    /* guarded by LC_LOCK_PIECES */
+    int64_t next_piece;
+    int next_job; /* the one that the next piece is of, or one before it */
+    lc_spaces spaces;
 } pack_run;
 
 static void fail(pack_run *r, lc_status status)
