@@ -46,40 +46,36 @@ static void lanes(const lc_wgrad_run *r)
     add_band(r, r->cb);
 }
 
-/* t = A y, of four numbers; strides of both in floats */
+/* t = A y: values of the polynomial y of four numbers; strides of both in floats. At p: */
+static float value_at(const float *y, int64_t ys, float p)
+{
+    return (y[0] + p * p * y[2 * ys]) + p * (y[ys] + p * p * y[3 * ys]);
+}
+
+/* At 0, n points and infinity. */
+static void values_at(const float *y, int64_t ys, float *t, int64_t ts, const float *points, int n)
+{
+    t[0] = y[0];
+    for (int i = 0; i < n; i++)
+        t[(1 + i) * ts] = value_at(y, ys, points[i]);
+    t[(1 + n) * ts] = y[3 * ys];
+}
+
 static void tile6(const float *y, int64_t ys, float *t, int64_t ts)
 {
-    const float a = y[0], b = y[ys], c = y[2 * ys], d = y[3 * ys];
-    t[0] = a;
-    t[ts] = (a + c) + (b + d);
-    t[2 * ts] = (a + c) - (b + d);
-    t[3 * ts] = (a + 0.25f * c) + 0.5f * (b + 0.25f * d);
-    t[4 * ts] = (a + 4.0f * c) - 2.0f * (b + 4.0f * d);
-    t[5 * ts] = d;
+    values_at(y, ys, t, ts, (const float[]){1, -1, 0.5f, -2}, 4);
 }
 
 static void tile9(const float *y, int64_t ys, float *t, int64_t ts)
 {
-    const float a = y[0], b = y[ys], c = y[2 * ys], d = y[3 * ys];
-    t[0] = a;
-    t[ts] = (a + c) - (b + d);
-    t[2 * ts] = (a + 0.25f * c) + 0.5f * (b + 0.25f * d);
-    t[3 * ts] = (a + 4.0f * c) + 2.0f * (b + 4.0f * d);
-    t[4 * ts] = d;
+    values_at(y, ys, t, ts, (const float[]){-1, 0.5f, 2}, 3);
     for (int i = 0; i < 4; i++)
         t[(5 + i) * ts] = y[i * ys];
 }
 
 static void tile7(const float *y, int64_t ys, float *t, int64_t ts)
 {
-    const float a = y[0], b = y[ys], c = y[2 * ys], d = y[3 * ys];
-    t[0] = a;
-    t[ts] = (a + c) + (b + d);
-    t[2 * ts] = (a + c) - (b + d);
-    t[3 * ts] = (a + 4.0f * c) + 2.0f * (b + 4.0f * d);
-    t[4 * ts] = (a + 4.0f * c) - 2.0f * (b + 4.0f * d);
-    t[5 * ts] = (a + 0.25f * c) + 0.5f * (b + 0.25f * d);
-    t[6 * ts] = d;
+    values_at(y, ys, t, ts, (const float[]){1, -1, 2, -2, 0.5f}, 5);
 }
 
 /* w = G^T m */

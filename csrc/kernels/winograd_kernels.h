@@ -76,6 +76,11 @@ typedef struct lc_winograd_form {
 } lc_winograd_form;
 extern const lc_winograd_form lc_winograd_forms[LC_WINOGRAD_KINDS]; /* kernels.c */
 
+static inline lc_winograd_kind lc_winograd_kind_of(const lc_winograd_form *form)
+{
+    return (lc_winograd_kind)(form - lc_winograd_forms);
+}
+
 /* Only the last output along an axis takes what stands at this position. */
 enum { LC_WINOGRAD_LAST_ROW = 1, LC_WINOGRAD_LAST_COLUMN = 2 };
 
@@ -150,8 +155,8 @@ typedef struct lc_winograd_run {
     const float *bias; /* nv * block */
     int64_t y_row, y_vec, y_image;
     int64_t y_part, bias_part; /* 1x1: to the same panel of the next part */
-    int64_t oh, ow;   /* of the outputs; up: pairs of them, of which the last may be half */
-    int64_t y_h, y_w; /* up: outputs */
+    int64_t oh, ow;            /* the same; up: pairs of them, of which the last may be half */
+    int64_t y_h, y_w;          /* outputs */
     int32_t nv;       /* vectors of the panel that exist: 1, 2; M of the others is undefined */
     int32_t lanes[2]; /* valid lanes per vector; the others are stored as zeros (1x1: all are) */
     int32_t relu;

@@ -131,15 +131,10 @@ static void both_axes(axis_fn *axis, int n, int m, const float *from, float *to)
         axis(t + k * n, 1, to + k * m, 1);
 }
 
-static lc_winograd_kind kind_of(const lc_winograd_run *r)
-{
-    return (lc_winograd_kind)(r->form - lc_winograd_forms);
-}
-
 /* Tiles of n x n inputs. */
 static void input_tiles(const lc_winograd_run *r, int n, axis_fn *axis)
 {
-    const lc_winograd_kind kind = kind_of(r);
+    const lc_winograd_kind kind = lc_winograd_kind_of(r->form);
     const int side = lc_winograd_side(kind);
     const int64_t stride = r->form->up ? 1 : r->form->stride;
     for (int64_t b = 0; b < r->blocks; b++)
@@ -345,10 +340,9 @@ static void put(const lc_winograd_run *r, int64_t to, float s, float bias)
 
 static void output_tiles(const lc_winograd_run *r, axis_fn *axis)
 {
-    const lc_winograd_kind kind = kind_of(r);
+    const lc_winograd_kind kind = lc_winograd_kind_of(r->form);
     const int side = lc_winograd_side(kind);
     const int each = r->form->up ? 2 : 1, n = r->form->tile * each;
-    const int64_t h = r->form->up ? r->y_h : r->oh, w = r->form->up ? r->y_w : r->ow;
     for (int64_t i = 0; i < r->tiles; i++) {
         const lc_winograd_place *at = &r->place[i];
         for (int l = 0; l < r->nv * r->block; l++) {
@@ -363,8 +357,8 @@ static void output_tiles(const lc_winograd_run *r, axis_fn *axis)
                 axis(t + k * side, 1, y + k * n, 1);
             for (int k = 0; k < n * n; k++) {
                 const int64_t row = at->oh * each + k / n, column = at->ow * each + k % n;
-                if (k / n >= at->rows * each || k % n >= at->columns * each || row >= h ||
-                    column >= w)
+                if (k / n >= at->rows * each || k % n >= at->columns * each || row >= r->y_h ||
+                    column >= r->y_w)
                     continue;
                 const int64_t to =
                     at->n * r->y_image + vec * r->y_vec + row * r->y_row + column * r->block + lane;

@@ -3,45 +3,46 @@
 #ifndef LC_KERNELS_WINOGRAD_WGRAD_BODY_H
 #define LC_KERNELS_WINOGRAD_WGRAD_BODY_H
 
-/* t = A y: values of the polynomial y at 0, 1, -1, 1/2, -2, infinity */
+/* t = A y: values of the polynomial y. At p: */
+WGRAD_INLINE lc_v wgrad_value_at(const lc_v *y, const float p)
+{
+    const lc_v square = lc_v_set1(p * p);
+    return lc_v_fma(lc_v_set1(p), lc_v_fma(square, y[3], y[1]), lc_v_fma(square, y[2], y[0]));
+}
+
+/* At 0, 1, -1, 1/2, -2, infinity. */
 WGRAD_INLINE void wgrad_tile6(const lc_v *y, lc_v *t)
 {
-    const lc_v quarter = lc_v_set1(0.25f), four = lc_v_set1(4.0f);
-    const lc_v even = lc_v_add(y[0], y[2]), odd = lc_v_add(y[1], y[3]);
     t[0] = y[0];
-    t[1] = lc_v_add(even, odd);
-    t[2] = lc_v_sub(even, odd);
-    t[3] = lc_v_fma(lc_v_set1(0.5f), lc_v_fma(quarter, y[3], y[1]), lc_v_fma(quarter, y[2], y[0]));
-    t[4] = lc_v_fnma(lc_v_set1(2.0f), lc_v_fma(four, y[3], y[1]), lc_v_fma(four, y[2], y[0]));
+    t[1] = wgrad_value_at(y, 1.0f);
+    t[2] = wgrad_value_at(y, -1.0f);
+    t[3] = wgrad_value_at(y, 0.5f);
+    t[4] = wgrad_value_at(y, -2.0f);
     t[5] = y[3];
 }
 
-/* The same at 0, -1, 1/2, 2 and infinity, and the numbers as they are. */
+/* At 0, -1, 1/2, 2 and infinity, and the numbers as they are. */
 WGRAD_INLINE void wgrad_tile9(const lc_v *y, lc_v *t)
 {
-    const lc_v quarter = lc_v_set1(0.25f), four = lc_v_set1(4.0f);
     t[0] = y[0];
-    t[1] = lc_v_sub(lc_v_add(y[0], y[2]), lc_v_add(y[1], y[3]));
-    t[2] = lc_v_fma(lc_v_set1(0.5f), lc_v_fma(quarter, y[3], y[1]), lc_v_fma(quarter, y[2], y[0]));
-    t[3] = lc_v_fma(lc_v_set1(2.0f), lc_v_fma(four, y[3], y[1]), lc_v_fma(four, y[2], y[0]));
+    t[1] = wgrad_value_at(y, -1.0f);
+    t[2] = wgrad_value_at(y, 0.5f);
+    t[3] = wgrad_value_at(y, 2.0f);
     t[4] = y[3];
     WGRAD_UNROLL
     for (int i = 0; i < 4; i++)
         t[5 + i] = y[i];
 }
 
-/* The same at 0, 1, -1, 2, -2, 1/2 and infinity. */
+/* At 0, 1, -1, 2, -2, 1/2 and infinity. */
 WGRAD_INLINE void wgrad_tile7(const lc_v *y, lc_v *t)
 {
-    const lc_v quarter = lc_v_set1(0.25f), two = lc_v_set1(2.0f), four = lc_v_set1(4.0f);
-    const lc_v even = lc_v_add(y[0], y[2]), odd = lc_v_add(y[1], y[3]);
-    const lc_v even2 = lc_v_fma(four, y[2], y[0]), odd2 = lc_v_fma(four, y[3], y[1]);
     t[0] = y[0];
-    t[1] = lc_v_add(even, odd);
-    t[2] = lc_v_sub(even, odd);
-    t[3] = lc_v_fma(two, odd2, even2);
-    t[4] = lc_v_fnma(two, odd2, even2);
-    t[5] = lc_v_fma(lc_v_set1(0.5f), lc_v_fma(quarter, y[3], y[1]), lc_v_fma(quarter, y[2], y[0]));
+    t[1] = wgrad_value_at(y, 1.0f);
+    t[2] = wgrad_value_at(y, -1.0f);
+    t[3] = wgrad_value_at(y, 2.0f);
+    t[4] = wgrad_value_at(y, -2.0f);
+    t[5] = wgrad_value_at(y, 0.5f);
     t[6] = y[3];
 }
 

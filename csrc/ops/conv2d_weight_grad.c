@@ -301,7 +301,6 @@ lc_status lc_conv_weight_grad_prepare(lc_step *step, lc_conv_algorithm algorithm
     p->parts = lc_strassen_parts(p->levels);
     if (form && !p->levels) {
         p->winograd = form;
-        p->kind = (lc_winograd_kind)(form - lc_winograd_forms);
         p->folded = form->folded ? 4 * x->dim[1] : 0;
     }
     p->plain = x->layout.block == 1;

@@ -43,8 +43,9 @@ static lc_winograd_run transform(const lc_step *step, const lc_bind *bind, const
     dy.blocks = t->o1 - t->o0;
     dy.v = scratch + p->w_at;
     dy.v_pos = p->w_pos;
-    k->winograd.input[p->kind](&x);
-    k->wgrad.tiles[p->kind](&dy);
+    const lc_winograd_kind kind = lc_winograd_kind_of(p->winograd);
+    k->winograd.input[kind](&x);
+    k->wgrad.tiles[kind](&dy);
     return x;
 }
 
@@ -106,7 +107,7 @@ void lc_wgrad_sum_winograd(const lc_step *step, const lc_bind *bind, const wgrad
 {
     const wgrad_prep *p = step->prep;
     const lc_winograd_form *form = p->winograd;
-    const lc_wgrad_taps_fn taps = step->kernels->wgrad.taps[p->kind];
+    const lc_wgrad_taps_fn taps = step->kernels->wgrad.taps[lc_winograd_kind_of(form)];
     const int64_t block = p->run.block, in = tile_channels(p, t->i1 - t->i0);
     float *const scratch = bind->scratch;
     /* m: [panel][weight][input channel][nv * block] */

@@ -223,7 +223,7 @@ static void run_item(const lc_step *step, const lc_bind *bind, int64_t item, boo
     const winograd_prep *p = step->prep;
     const lc_winograd_kernels *k = &step->kernels->winograd;
     const lc_conv_form *f = &p->form;
-    const lc_winograd_kind kind = (lc_winograd_kind)(p->run.form - lc_winograd_forms);
+    const lc_winograd_kind kind = lc_winograd_kind_of(p->run.form);
     const int64_t split = item % p->splits, part = item / p->splits % p->blocks;
     const int64_t group = item / (p->splits * p->blocks);
 

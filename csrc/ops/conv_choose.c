@@ -321,11 +321,7 @@ static const char *refuse_few_tiles(const conv_layer *l)
 
 static const char *refuse_grad_tiles(const conv_layer *l)
 {
-    const char *why = refuse_padding(l, 2);
-    if (!why && l->x->layout.block == 1)
-        why = "the input is not blocked";
-    if (!why)
-        why = refuse_groups(l);
+    const char *why = refuse_tiles(l);
     return why ? why : refuse_few_tiles(l);
 }
 
@@ -388,19 +384,20 @@ lc_conv_algorithm lc_conv_choose_weight_grad(const lc_conv2d_attr *attr, const l
                                              const char **why)
 {
     const conv_layer l = {.attr = attr, .x = &in[1], .y = &in[0]};
-    const char *all = refuse_all(),
-               *reason = all ? all : "no algorithm for such a kernel or stride";
+    const char *reason = refuse_all();
     lc_conv_algorithm found = LC_CONV_DIRECT;
-    for (size_t i = 0; reason && !all && i < sizeof grad_algorithms / sizeof *grad_algorithms;
-         i++) {
-        const int kernel = grad_algorithms[i].kernel, stride = grad_algorithms[i].stride;
-        if (attr->kernel[0] != kernel || attr->kernel[1] != kernel)
-            continue;
-        if (stride && (attr->stride[0] != stride || attr->stride[1] != stride ||
-                       attr->dilation[0] != 1 || attr->dilation[1] != 1))
-            continue;
-        reason = grad_algorithms[i].refuses(&l);
-        found = grad_algorithms[i].algorithm;
+    if (!reason) {
+        reason = "no algorithm for such a kernel or stride";
+        for (size_t i = 0; reason && i < sizeof grad_algorithms / sizeof *grad_algorithms; i++) {
+            const int kernel = grad_algorithms[i].kernel, stride = grad_algorithms[i].stride;
+            if (attr->kernel[0] != kernel || attr->kernel[1] != kernel)
+                continue;
+            if (stride && (attr->stride[0] != stride || attr->stride[1] != stride ||
+                           attr->dilation[0] != 1 || attr->dilation[1] != 1))
+                continue;
+            reason = grad_algorithms[i].refuses(&l);
+            found = grad_algorithms[i].algorithm;
+        }
     }
     if (why)
         *why = reason;

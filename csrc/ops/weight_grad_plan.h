@@ -7,7 +7,8 @@
 #include "ops/op_util.h"
 #include "ops/ops.h"
 
-/* The parts of V, W and M, one per position, should not start at the same place in the sets of the L1 cache. */
+/* The parts of V, W and M, one per position, should not start at the same place in the sets of the L1
+ * cache. */
 #define WGRAD_SKEW 16
 
 typedef struct wgrad_prep {
@@ -15,7 +16,6 @@ typedef struct wgrad_prep {
     lc_conv_shape shape;
     lc_wgrad_run run;                 /* what is the same for all calls */
     const lc_winograd_form *winograd; /* or NULL */
-    lc_winograd_kind kind;            /* of it */
     int64_t folded; /* 7x7: channels of the folded input, which are all in one tile; else 0 */
     int levels;     /* Strassen: 1 or 2, else 0 */
     int64_t parts;  /* of the channels of a tile, either side: 2^levels */
